@@ -302,7 +302,9 @@ def why_unreachable(error: BaseException) -> str:
     if isinstance(cause, BaseExceptionGroup):  # one for each address
         error = _first(cause)
     number = getattr(error, "errno", None) or 0
-    return os.strerror(number) if number > 0 else str(error) or type(error).__name__
+    if number < 0:  # of a name server; the text of the error has the bare number in front
+        return str(error.args[-1])
+    return os.strerror(number) if number else str(error) or type(error).__name__
 
 
 def _first(group: BaseExceptionGroup[Any]) -> Any:

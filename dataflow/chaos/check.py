@@ -138,9 +138,12 @@ class Stream:
     recovered: int = 0  # trades that came in answers to `since`
     gaps: Counter[str] = field(factory=Counter)
     gap_places: set[int] = field(factory=set)
+    exact: set[int] = field(factory=set)  # places of gaps that stand for one trade each: they can be filled
+    owed: set[int] = field(factory=set)  # those that the daemon fills for a client that asks
     findings: Counter[str] = field(factory=Counter)
     rewinds: list[int] = field(factory=list)  # the places that it was told to go back to
     outlives: bool = False  # the daemon may be another one after a reconnection, with a new epoch
+    asks: bool = False  # for what fills its gaps, when it comes back
     live: bool = False
     _ids: dict[tuple[str, str | None], int] = field(factory=dict)
 
@@ -189,11 +192,25 @@ class Stream:
     def rewind(self, offset: int) -> None:
         """What came behind this place is no part of the stream any more."""
         self.rewinds.append(offset)
+        self.cut(offset)
+        self.begin = min(self.begin, offset)
+
+    def cut(self, offset: int) -> None:
+        """Forget what came behind this place."""
         self.delivered = {at: trade for at, trade in self.delivered.items() if at <= offset}
-        self.gap_places = {at for at in self.gap_places if at <= offset}
+        for places in (self.gap_places, self.exact, self.owed):
+            places.difference_update([at for at in places if at > offset])
         self._ids = {key: at for key, at in self._ids.items() if at <= offset}
         self.position = offset
-        self.begin = min(self.begin, offset)
+
+    def reopen(self, first: int, last: int) -> None:
+        """Forget what filled these places of a gap: the daemon will bring it again."""
+        places = range(first, last + 1)
+        for at in places:
+            if self.delivered.pop(at, None) is not None:
+                self.owed.add(at)
+        self.gap_places.update(places)
+        self.exact.update(places)
 
     def filled(self, params: Mapping[str, Any]) -> None:
         """A `stream.filled`: places of a gap hold these trades now."""
@@ -205,7 +222,8 @@ class Stream:
         if offset > self.begin:
             self.findings["changed"] += self.delivered.setdefault(offset, trade) != trade
             self.findings["duplicated"] += self._place_of(trade, offset) != offset
-            self.gap_places.discard(offset)
+            for places in (self.gap_places, self.exact, self.owed):
+                places.discard(offset)
 
     def trade(self, params: Mapping[str, Any]) -> None:
         """A `trades.update`, or one of the trades of an answer."""
@@ -229,7 +247,12 @@ class Stream:
         if not self._in_order(first):
             self.findings["reordered"] += 1
         self.gaps[params["reason"]] += 1
-        self.gap_places.update(range(first, last + 1))
+        places = range(first, last + 1)
+        self.gap_places.update(places)
+        if params["to"] is not None:
+            self.exact.update(places)
+            if params["reason"] != "slow_client":  # the daemon brings no fill of what it left out for him
+                self.owed.update(places)
         self._arrived_at(last)
 
     def _place_of(self, trade: Seen, offset: int) -> int:
@@ -279,12 +302,14 @@ class Account:
     missing: int = 0  # admitted trades that were neither delivered nor announced as missing
     untold: int = 0  # places of gaps in the stream that were not announced to the client
     altered: int = 0  # delivered trades that differ from the admitted ones
+    unfilled: int = 0  # admitted trades in gaps that the daemon should have filled for the client
     wrong: Counter[str] = field(factory=Counter)  # the findings of `Stream`
     examples: list[str] = field(factory=list)
+    _wrong: ClassVar = ("missing", "untold", "altered", "unfilled")
 
     def add(self, other: Account) -> None:
         """Sum up."""
-        for name in ("delivered", "recovered", "announced", "gaps", "missing", "untold", "altered"):
+        for name in ("delivered", "recovered", "announced", "gaps", *self._wrong):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.wrong.update(other.wrong)
         self.examples.extend(other.examples)
@@ -292,8 +317,8 @@ class Account:
     @property
     def violations(self) -> Counter[str]:
         """The number of violations of each sort."""
-        found = Counter(missing=self.missing, untold=self.untold, altered=self.altered) + self.wrong
-        return +found
+        counted = {name: getattr(self, name) for name in self._wrong}
+        return +(Counter(counted) + self.wrong)
 
 
 def account(symbol: str, stream: Stream, admitted: Admitted) -> Account:
@@ -302,9 +327,10 @@ def account(symbol: str, stream: Stream, admitted: Admitted) -> Account:
     lacking = [at for at in places if at not in stream.delivered and at not in stream.gap_places]
     missing = [at for at in lacking if at in admitted.trades]
     altered = [at for at, trade in stream.delivered.items() if admitted.trades.get(at) != trade]
+    unfilled = sorted(at for at in stream.owed if at in admitted.trades) if stream.asks else []
     told = [
         f"{symbol}: {what} at {_few(where)}"
-        for what, where in (("missing", missing), ("altered", altered))
+        for what, where in (("missing", missing), ("altered", altered), ("unfilled", unfilled))
         if where
     ]
     told += (f"{symbol}: {count} {what}" for what, count in (+stream.findings).items())
@@ -316,6 +342,7 @@ def account(symbol: str, stream: Stream, admitted: Admitted) -> Account:
         missing=len(missing),
         untold=len(lacking) - len(missing),
         altered=len(altered),
+        unfilled=len(unfilled),
         wrong=+stream.findings,
         examples=told,
     )
@@ -599,6 +626,7 @@ class Figures(Findings):
     gaps: Counter[str] = field(factory=Counter)  # of the streams, by reason
     clients: dict[str, Account] = field(factory=dict)
     connections: dict[str, int] = field(factory=dict)
+    made: dict[str, str] = field(factory=dict)  # of what, in words, by client that speaks JSON-RPC
     closed: Counter[int] = field(factory=Counter)  # connections of clients, by close code
     balances: int = 0  # number of looks at the mailboxes
     unbalanced: list[str] = field(factory=list)

@@ -28,12 +28,12 @@ from dataflow.settings.load import load, shipped
 from simulators import Exchange, Player
 
 from .check import Admitted
-from .client import Fed, JsonRpc, Resuming, speaker
 from .exchanges import EXCHANGES, judge, playing
 from .lives import Forks, Lives
-from .plan import Deaths, Fate, Life, fate
+from .plan import Deaths, Fate, Life, fate, makes
 from .readings import Disk, served
 from .run import HOST, free_port
+from .speakers import JsonRpc, Speaker, speaker
 from .witness import LOOK_EVERY
 
 COMMAND: Final = (sys.executable, "-m", "dataflow")
@@ -44,8 +44,6 @@ SPEED: Final = 10.0  # times the recordings' own pace: about 1,000 trades a seco
 REMEMBERED: Final = (
     2_000  # trades of a symbol in the daemon's memory: few, so that answers come from disk too
 )
-
-Speaker = JsonRpc | Resuming | Fed
 
 
 @frozen
@@ -65,7 +63,8 @@ Tell = Callable[[Passed], None]
 
 async def outlive(deaths: Deaths, tell: Tell = lambda _passed: None) -> Lives:
     """Kill the daemon as often as `deaths` says, and return the verdict."""
-    figures = Lives()
+    made = {name: str(each) for name, each in makes(deaths.seed, deaths.clients).items()}
+    figures = Lives(made=made)
     with tempfile.TemporaryDirectory(prefix="dataflow-deaths-") as folder:
         async with _stage(Path(folder), deaths) as stage, trio.open_nursery() as nursery:
             play = _Play(stage, fate(deaths), figures, tell)
@@ -171,7 +170,8 @@ async def _stage(folder: Path, deaths: Deaths) -> AsyncIterator[_Stage]:
         daemon.configure(exchanges, symbols, "after_commit" if plan.after_commit else "at_once")
         every = [symbol for known in symbols.values() for symbol in known]
         clients = {
-            f"client-{n}": speaker(n, HOST, daemon.port, every, outlives=True) for n in range(deaths.clients)
+            name: speaker(make, HOST, daemon.port, every, outlives=True)
+            for name, make in makes(deaths.seed, deaths.clients).items()
         }
         yield _Stage(daemon, symbols, exchanges, players, clients)
 
@@ -288,7 +288,7 @@ class _Play:
             figures.clients[name] = client.account(record)
             figures.connections[name] = client.connections
             figures.rewinds[name] = sum(map(len, client.rewinds.values()))
-            figures.filled[name] = client.filled if isinstance(client, Resuming) else 0
+            figures.filled[name] = 0 if isinstance(client, JsonRpc) else client.filled
         for name, exchange in stage.exchanges.items():
             figures.sources[name] = judge(name, exchange, stage.symbols[name], record)
             figures.broken += (f"the simulated {name} failed: {error!r}" for error in exchange.failures)

@@ -17,7 +17,8 @@ from attrs import define
 from trio_websocket import WebSocketConnection
 
 from .check import Admitted, State
-from .client import Client, JsonRpc, OverWebSocket, States, Trades
+from .client import Client, OverWebSocket, States, Trades
+from .speakers import JsonRpc
 
 END: Final = "\x1e"  # of a record of SignalR
 RECEIVE_BYTES: Final = 65_536

@@ -59,6 +59,7 @@ class Lives(Findings):
     gaps: Counter[str] = field(factory=Counter)  # of the record, by reason
     clients: dict[str, Account] = field(factory=dict)
     connections: dict[str, int] = field(factory=dict)
+    made: dict[str, str] = field(factory=dict)  # of what, in words, by client that speaks JSON-RPC
     rewinds: Counter[str] = field(factory=Counter)  # by client
     filled: Counter[str] = field(factory=Counter)  # trades that came after all, by client
     on_disk: int = 0  # places that were found there after deaths

@@ -23,6 +23,7 @@ RENUMBERED: Final = (
     0.05  # share of ends at which the exchange numbers anew: nothing from before can be asked then
 )
 QUIET_END: Final = 0.05  # share of the time, at the end, without new troubles
+FORMATS: Final[Sequence[Literal["json", "compact", "strings"]]] = ("json", "compact", "strings")
 
 
 @frozen
@@ -47,7 +48,12 @@ class Shape:
     @property
     def client_names(self) -> tuple[str, ...]:
         """The names of the clients."""
-        return (*(f"client-{n}" for n in range(self.clients)), *self.faces)
+        return (*map(client_name, range(self.clients)), *self.faces)
+
+
+def client_name(number: int) -> str:
+    """Of a client that speaks JSON-RPC."""
+    return f"client-{number}"
 
 
 @frozen
@@ -100,6 +106,50 @@ class Rehearsal:
     minutes: float = field(default=1.0, validator=validators.gt(0))
     faults_per_minute: float = field(default=30.0, validator=validators.gt(0))
     clients: int = field(default=3, validator=validators.ge(1))
+
+
+@frozen
+class Make:
+    """What a client that speaks JSON-RPC is made of.
+
+    `sort`: `own` words, that share nothing with the library; its `core`; the whole `library`. The rest is
+    drawn for the last two: `every`, it follows `*`; `apart`, it runs on asyncio in a thread of its own;
+    `also`, it follows candles and quality beside the trades.
+    """
+
+    sort: Literal["own", "core", "library"]
+    format: Literal["json", "compact", "strings"] = "json"
+    batch: bool = False
+    every: bool = False
+    apart: bool = False
+    also: bool = False
+
+    def __str__(self) -> str:
+        if self.sort == "own":
+            return "own words"
+        told = {
+            "in batches": self.batch,
+            "of *": self.every,
+            "on asyncio": self.apart,
+            "with candles": self.also,
+        }
+        return ", ".join([self.sort, self.format, *(words for words, is_so in told.items() if is_so)])
+
+
+def makes(seed: int, count: int) -> dict[str, Make]:
+    """Of what the clients are made, by name. One is of own words always, and of three one of the library.
+
+    They have dice of their own: the troubles of a seed do not depend on the clients that meet them.
+    """
+    dice = random.Random(f"clients/{seed}")
+    drawn = [Make("own")]
+    for number in range(1, count):
+        sort: Literal["core", "library"] = "library" if number == 2 else dice.choice(("core", "library"))
+        format = dice.choice(FORMATS)
+        batch, every, apart, also = (dice.random() < 0.5 for _ in range(4))
+        whole = sort == "library"
+        drawn.append(Make(sort, format, batch, whole and every, whole and apart, whole and also))
+    return {client_name(number): make for number, make in enumerate(drawn)}
 
 
 def make(rehearsal: Rehearsal, shape: Shape) -> Plan:

@@ -22,7 +22,7 @@ from dataflow.client import Gap, Trade
 from dataflow.settings.schema import History
 
 from .check import Admitted, Seen
-from .client import as_seen
+from .speakers import as_seen
 from .witness import seen
 
 PAGE: Final = 10_000  # entries

@@ -34,12 +34,13 @@ from simulators import Exchange, Player, Proxy
 from supervisors import Event, Handle, SupervisionError, open_supervisor
 
 from .check import Figures, Refill, pushed_account
-from .client import Client, dial, speaker
+from .client import Client, dial
 from .exchanges import ASKED, EXCHANGES, REMEMBERED, judge, newest_trades, numbered_anew, playing
 from .faces import CLIENTS
 from .grpc import Aggregates
-from .plan import Plan, Rehearsal, Shape, Step, make
+from .plan import Plan, Rehearsal, Shape, Step, make, makes
 from .producers import PRODUCERS, SOURCE, Producer
+from .speakers import speaker
 from .witness import LOOK_EVERY, Books, Overheard, Records, Watch, inventory, look_for_the_rest
 
 HOST: Final = "127.0.0.1"
@@ -81,7 +82,8 @@ async def rehearse(rehearsal: Rehearsal, tell: Tell = lambda _progress: None) ->
     before = inventory()
     settings = _rehearsed(load([shipped("server.toml"), shipped("simulated.toml")], {}))
     plan = make(rehearsal, shape(settings, rehearsal.clients))
-    figures = Figures()
+    made = {name: str(each) for name, each in makes(rehearsal.seed, rehearsal.clients).items()}
+    figures = Figures(made=made)
     async with _stage(settings, plan, rehearsal) as stage:
         await _play(stage, plan, figures, tell)
     await look_for_the_rest(before, figures)
@@ -172,11 +174,12 @@ async def _stage(settings: Settings, plan: Plan, rehearsal: Rehearsal) -> AsyncI
             ways[name] = await stack.enter_async_context(_served(Proxy(to_daemon, plan.seed)))
         set_up = _settings(settings, plan, rehearsal, {name: ways[name] for name in exchanges}, exchanges)
         symbols = _symbols(settings)
+        drawn = makes(plan.seed, rehearsal.clients)
         clients = {
-            name: _CLIENTS[name](HOST, ways[name].port, symbols)
-            if name in _CLIENTS
-            else speaker(n, HOST, ways[name].port, symbols)
-            for n, name in enumerate(names)
+            name: speaker(drawn[name], HOST, ways[name].port, symbols)
+            if name in drawn
+            else _CLIENTS[name](HOST, ways[name].port, symbols)
+            for name in names
         }
         producers = {
             name: producer(HOST, ways[name].port, _TICKED[name]) for name, producer in PRODUCERS.items()

@@ -1,18 +1,19 @@
 """The command `dataflow`: the table of commands, and the exit codes.
 
 Rules of this file: a command is imported when it is called, so that the others start fast. Exit codes: 0
-fine; 1 the user's mistake, told in one clear line without a traceback; 2 an internal failure.
+fine; 1 the user's mistake, told in one clear line without a traceback; 2 an internal failure; 130 Ctrl-C
+before the work was done. A command without an end of its own, such as `tail`, takes Ctrl-C for it.
 """
 
 from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from .ends import Failure, Mistake, only
+from .ends import Failure, Interrupted, Mistake, only, wrong
 from .streams import CannotWrite, discard, standard_streams
 
 if TYPE_CHECKING:
@@ -139,8 +140,6 @@ def _run(words: list[str]) -> int:
             code = _call(words)
         sys.stdout.flush()  # here, where a closed pipe or a full disk is still handled below
         return code
-    except KeyboardInterrupt:
-        return 0
     except BaseException as error:
         return _ended_by(only(error))
 
@@ -158,21 +157,45 @@ def _call(words: list[str]) -> int:
 
 def _plainly(error: CycloptsError) -> str:
     """The mistake in the words of a command, in a sentence of ours where the library's is not plain."""
-    from cyclopts import CoercionError, MissingArgumentError, UnusedCliTokensError
+    from cyclopts import (
+        CoercionError,
+        MissingArgumentError,
+        UnknownCommandError,
+        UnknownOptionError,
+        UnusedCliTokensError,
+    )
 
+    name = " ".join(("dataflow", *(error.command_chain or ())))
     match error:
+        case UnknownCommandError(app=asked, unused_tokens=[word, *_]) if asked is not None:
+            known = [each for each in asked if not each.startswith("-")]
+            return f"there is no {name} {word}; {_meant(word, known, name)}"
+        case UnknownOptionError(token=token, argument_collection=known):
+            word = (token.keyword or token.value).partition("=")[0]  # without a value: it may be a secret
+            options = [each for argument in known for each in argument.names]
+            return f"{name} has no option {word}; {_meant(word, options, name)}"
         case UnusedCliTokensError():
             return _too_much(error.command_chain or (), error.unused_tokens or [])
         case MissingArgumentError(argument=argument) if argument is not None:
-            name = " ".join(("dataflow", *(error.command_chain or ())))
             if error.keyword or argument.tokens:
                 return f"{error.keyword or argument.name} needs a value; {name} --help says which"
             wanted = argument.name.lstrip("-").upper()
             return f"{name} needs a {wanted}; {name} --help has examples"
-        case CoercionError(target_type=kind, token=token) if token is not None and kind in _KINDS:
-            return f"{token.keyword or 'an argument'}: found {token.value}; must be {_KINDS[kind]}"
+        case CoercionError(target_type=kind, token=token, argument=argument) if token and argument:
+            choices = argument.get_choices(force=True)
+            must = f"one of {', '.join(choices)}" if choices else _KINDS.get(kind)
+            where = token.keyword or argument.name.lstrip("-").upper()
+            return str(wrong(where, token.value, must)) if must else str(error)
         case _:
             return str(error)
+
+
+def _meant(word: str, known: Iterable[str], command: str) -> str:
+    """What to do about a word that is not known."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, list(known), 1)
+    return f"did you mean {near[0]}?" if near else f"{command} --help lists what there is"
 
 
 def _too_much(command: Sequence[str], words: Sequence[str]) -> str:
@@ -230,8 +253,9 @@ def _ended_by(error: BaseException) -> int:
             discard(sys.stdout.fileno())
             print(f"dataflow: cannot write to standard output: {error.strerror}", file=sys.stderr)
             return 1
-        case KeyboardInterrupt():
-            return 0
+        case KeyboardInterrupt() | Interrupted():
+            print(f"dataflow: interrupted before {str(error) or 'it was done'}", file=sys.stderr)
+            return 130
         case Failure():
             print(f"dataflow: {concealed(str(error))}", file=sys.stderr)
             return 2

@@ -25,7 +25,7 @@ from dataflow.chaos.plan import Deaths, Rehearsal
 
 from .common import Json, until_interrupted
 from .daemon import LogLevel
-from .ends import Failure, Mistake
+from .ends import Interrupted, Mistake
 from .words import several
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _rehearse(rehearsal: Rehearsal | Deaths) -> Figures | Lives:
     else:
         until_interrupted(main, lambda _told: None)
     if not found:
-        raise Failure(f"interrupted before there was a verdict; {repeat(rehearsal)}")
+        raise Interrupted(f"there was a verdict; {repeat(rehearsal)}")
     return found[0]
 
 
@@ -218,7 +218,8 @@ def _accounts(figures: Figures | Lives) -> Iterator[tuple[str, str]]:
     for name, refill in getattr(figures, "refills", {}).items():
         yield f"{name} refilled", _refill(refill, figures.sources[name])
     for name, client in figures.clients.items():
-        yield name, f"{_client(client)}; {figures.connections[name]} connections"
+        made = f"; {figures.made[name]}" if name in figures.made else ""
+        yield name, f"{_client(client)}; {figures.connections[name]} connections{made}"
 
 
 def _times(seconds: Sequence[float]) -> str:

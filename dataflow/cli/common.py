@@ -10,10 +10,11 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
-from .ends import Failure, Mistake
+from .ends import Failure, Mistake, only, wrong
 from .streams import interrupt_write, let_out
 
 if TYPE_CHECKING:
@@ -53,15 +54,29 @@ _HTTP = {"": "http", "ws": "http", "wss": "https"}
 
 
 def daemon_url(given: str | None) -> str:
-    """The address of the daemon, without a final slash. Default: from the environment that configures it."""
+    """The address of the daemon, without a final slash. Default: from the environment that configures it.
+
+    Raises Mistake.
+    """
     if given is not None:
         scheme, _, rest = given.rpartition("://")
-        return f"{_HTTP.get(scheme, scheme)}://{rest.removesuffix('/')}"
+        return _checked(f"{_HTTP.get(scheme, scheme)}://{rest.removesuffix('/')}", "--url", given)
     host = os.environ.get("DATAFLOW__GATEWAY__HOST", "127.0.0.1").strip("\"'")
     # "all networks" is an address to listen on, but not one to connect to
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     scheme = "https" if os.environ.get("DATAFLOW__GATEWAY__TLS_CERTIFICATE") else "http"
-    return f"{scheme}://{host}:{os.environ.get('DATAFLOW__GATEWAY__PORT', '8080')}"
+    url = f"{scheme}://{host}:{os.environ.get('DATAFLOW__GATEWAY__PORT', '8080')}"
+    return _checked(url, "DATAFLOW__GATEWAY__HOST and __PORT", url)
+
+
+def _checked(url: str, where: str, given: str) -> str:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in _HTTP.values() and parts.hostname and parts.port != 0:
+            return url
+    except ValueError:  # no port of 16 bits, or half an address of IPv6
+        pass
+    raise wrong(where, given or "nothing", "an address such as http://127.0.0.1:8080")
 
 
 def call(
@@ -79,7 +94,7 @@ def call(
         answer = httpx.request(
             method, url, headers=headers, json=body, timeout=10.0, trust_env=False, verify=_authorities(url)
         )
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+    except httpx.InvalidURL as error:
         raise Mistake(f"{url} is not an address: {error}") from None
     except httpx.TimeoutException:
         raise Failure(f"{url} does not answer within 10 s") from None
@@ -145,7 +160,11 @@ def until_interrupted(function: Callable[..., Awaitable[object]], *arguments: ob
             with _cancelled_by_signals(nursery.cancel_scope):
                 await function(*arguments)
 
-    trio.run(main)
+    try:
+        trio.run(main)
+    except BaseException as error:
+        if not isinstance(only(error), KeyboardInterrupt):  # which `interrupt_write` raises
+            raise
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from dataflow.sources.port import ProducerSettings
 
 from .common import Json
 from .configured import placed, warnings, written
-from .ends import Mistake
+from .ends import Mistake, wrong
 
 Config: TypeAlias = Annotated[
     list[Path] | None,
@@ -230,7 +230,7 @@ def with_port(settings: Settings, port: int | None) -> Settings:
     if port is None:
         return settings
     if not 0 <= port <= 65535:
-        raise Mistake(f"--port: found {port}; must be 0 to 65535")
+        raise wrong("--port", port, "0 to 65535")
     return attrs.evolve(settings, gateway=attrs.evolve(settings.gateway, port=port))
 
 

@@ -15,6 +15,11 @@ from rich.text import Text
 from .words import several
 
 
+def can_redraw(console: Console) -> bool:
+    """Whether a new picture can take the place of an older one. A pipe and a dumb terminal only go on."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 @frozen
 class Line:
     """One node. `about`: what stands behind its name, in one row or more. `urgency`: 0 comes first."""

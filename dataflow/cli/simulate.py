@@ -25,7 +25,7 @@ from . import examples
 from .columns import Columns, in_words
 from .common import Url, daemon_url, until_interrupted
 from .daemon import cannot_listen, why_not_free
-from .ends import Mistake
+from .ends import Mistake, wrong
 
 Host: TypeAlias = Annotated[str, Parameter(help="Address to listen on.")]
 Port: TypeAlias = Annotated[int | None, Parameter(help="Port; the controls listen 100 above it.")]
@@ -122,9 +122,11 @@ def ticks(
     """
     host, _, port = to.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
-        raise Mistake(f"--to: found {to}; must be HOST:PORT, such as 127.0.0.1:9000")
-    if every < 0 or not -(1 << 63) <= volume < 1 << 63:
-        raise Mistake("--every must be seconds >= 0, and --volume a whole number of 64 bits")
+        raise wrong("--to", to, "HOST:PORT, such as 127.0.0.1:9000")
+    if every < 0:
+        raise wrong("--every", f"{every:g}", "seconds, at least 0")
+    if not -(1 << 63) <= volume < 1 << 63:
+        raise wrong("--volume", volume, "a whole number of 64 bits")
     unhinder("stdout", "stderr")
     push = partial(simulators.push_ticks, host=host.strip("[]"), port=int(port), symbol=symbol, price=price)
     until_interrupted(partial(push, volume=volume, every=every, count=count, say=_say))
@@ -178,12 +180,18 @@ def _serve(
     speed: str,
     keyboard: bool | None,
 ) -> None:
+    if port is not None and not 0 <= port <= 65535 - simulators.CONTROLS_ABOVE:
+        raise wrong("--port", port, f"0 to {65535 - simulators.CONTROLS_ABOVE}")
+    try:
+        simulators.controls.speed_of(speed)
+    except ValueError:
+        raise wrong("--speed", speed, "a number greater than 0, or max") from None
     unhinder("stdout", "stderr")
     where = {} if port is None else {"port": port}
     try:
         until_interrupted(partial(serve, host=host, speed=speed, keyboard=_keys(keyboard), say=_say, **where))
         _say(f"{exchange} simulator ended")
-    except* (OSError, ValueError) as group:  # a taken port, an invalid speed, an unreadable file
+    except* (OSError, ValueError) as group:  # a taken port, an unreadable file
         error, usual = _first(group), simulators.exchanges.find(exchange).port
         taken = isinstance(error, OSError) and error.filename is None  # the system's error names no port
         told = _taken(host, usual if port is None else port) if taken else None

@@ -12,7 +12,8 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated, Any
+from contextlib import nullcontext, suppress
+from typing import Annotated, Any, TypeAlias
 
 import attrs
 from cyclopts import Parameter
@@ -24,8 +25,9 @@ from dataflow.domain.secrets import concealed
 from dataflow.logs.terminal import disarmed
 
 from .common import Json, Token, Url, call, daemon_url
-from .ends import Failure, Mistake
-from .picture import Line, Picture
+from .ends import Failure, Mistake, wrong
+from .picture import Line, Picture, can_redraw
+from .progress import waiting
 from .words import age, lag, rate, several, share, size
 
 COLOURS = {
@@ -76,29 +78,48 @@ def status(
         Draw every session and topic instead of the first few.
     """
     if not interval > 0:
-        raise Mistake(f"--interval must be more than 0 seconds, not {interval:g}")
+        raise wrong("--interval", f"{interval:g}", "more than 0 seconds")
     base = daemon_url(url)
-    if json:
-        for answer in _answers(base, token, interval if watch else None):
-            print(json_.dumps(answer, ensure_ascii=False), flush=True)
-    elif watch:
-        _watch(base, token, interval, everything)
-    else:
-        _print(Console(), _look(base, token, everything))
+    with waiting(f"waiting for {concealed(base)}"):
+        first = _asked(base, token)
+    with suppress(KeyboardInterrupt) if watch else nullcontext():  # the usual end of a watch
+        if json:
+            for answers in _all(first, base, token, interval if watch else None):
+                print(json_.dumps(as_data(*answers), ensure_ascii=False), flush=True)
+        elif watch:
+            _watch(_drawn(first, base, everything), base, token, interval, everything)
+        else:
+            _print(Console(), _drawn(first, base, everything))
 
 
-def _answers(base: str, token: str | None, interval: float | None) -> Iterator[Any]:
-    yield call("GET", f"{base}/actors", token)
+Answer: TypeAlias = dict[str, Any]
+Answers: TypeAlias = tuple[Answer, Answer, Answer]
+
+
+def as_data(tree: Answer, ready: Answer, daemon: Answer) -> Answer:
+    """For programs: the tree as the daemon tells it, and beside its root what `status` shows besides."""
+    return tree | {"ready": ready, "daemon": daemon}
+
+
+def _all(first: Answers, base: str, token: str | None, interval: float | None) -> Iterator[Answers]:
+    yield first
     while interval is not None:
         time.sleep(interval)
-        yield call("GET", f"{base}/actors", token)
+        yield _asked(base, token)
 
 
-def _look(base: str, token: str | None, everything: bool) -> Picture:
+def _asked(base: str, token: str | None) -> Answers:
+    """The tree, whether the daemon is ready, and its state; for an operator with what waits for clients."""
     ready = call("GET", f"{base}/ready", ok=(503,))
-    status = call("GET", f"{base}/api/v1/status")
+    daemon = call("GET", f"{base}/api/v1/status")
     clients = call("GET", f"{base}/api/v1/clients?limit=1", token, ok=NOT_FOR_ME)
-    return draw(call("GET", f"{base}/actors", token), ready, base, status | clients, everything)
+    daemon["outbox"] = clients.get("outbox")
+    return call("GET", f"{base}/actors", token), ready, daemon
+
+
+def _drawn(answers: Answers, base: str, everything: bool) -> Picture:
+    tree, ready, daemon = answers
+    return draw(tree, ready, base, daemon, everything)
 
 
 def _print(console: Console, picture: Picture | Text) -> None:
@@ -106,9 +127,9 @@ def _print(console: Console, picture: Picture | Text) -> None:
     console.print(picture, soft_wrap=not console.is_terminal)
 
 
-def _watch(base: str, token: str | None, interval: float, everything: bool) -> None:
-    first, console = _look(base, token, everything), Console()
-    if not console.is_terminal:  # a pipe gets one tree after the other
+def _watch(first: Picture, base: str, token: str | None, interval: float, everything: bool) -> None:
+    console = Console()
+    if not can_redraw(console):  # one tree after the other
         for picture in _pictures(first, base, token, interval, everything):
             _print(console, picture)
         return
@@ -125,7 +146,7 @@ def _pictures(
     while True:
         time.sleep(interval)
         try:
-            yield _look(base, token, everything)
+            yield _drawn(_asked(base, token), base, everything)
         except (Failure, Mistake) as error:  # perhaps it restarts: keep watching
             yield Text(disarmed(concealed(str(error))), style="red")
 
@@ -139,7 +160,7 @@ def draw(
 ) -> Picture:
     """The tree below `node` (an answer of GET /actors) under a headline from `ready` (of GET /ready).
 
-    `daemon`: the answers of GET /api/v1/status and, for an operator, /api/v1/clients in one.
+    `daemon`: the answer of GET /api/v1/status and, for an operator, the `outbox` of /api/v1/clients.
     """
     head = Text.assemble("dataflow ", (concealed(base), "dim"), "  ", _ready(ready), "\n", _daemon(daemon))
     for symbol, told in (daemon.get("failover") or {}).items():

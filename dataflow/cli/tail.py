@@ -42,7 +42,7 @@ from dataflow.logs.terminal import disarmed, wants_colour
 
 from .columns import WIDTH, Columns, in_words
 from .common import Json, Url, daemon_url, not_running, until_interrupted
-from .ends import Failure, Mistake
+from .ends import Failure, Mistake, wrong
 
 RETRY_FIRST, RETRY_MOST = 0.5, 5.0  # seconds between attempts to reconnect; random, up to twice as long
 WORTH_A_WORD = ("quiet", "refilling", "gapped", "stalled")  # losses and refusals have notices of their own
@@ -74,7 +74,7 @@ def tail(
     if not symbols:
         raise Mistake("tail needs a symbol, such as `dataflow tail BTC-USD`")
     if count is not None and count < 1:
-        raise Mistake(f"--count must be at least 1, not {count}")
+        raise wrong("--count", count, "at least 1")
     wanted = tuple(dict.fromkeys(symbol.upper() for symbol in symbols))
     coloured = not json and wants_colour(sys.stdout, os.environ)
     width = max(WIDTH if symbol == EVERY else len(symbol) for symbol in wanted)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json as json_
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Annotated, Any, Final, Literal
 
@@ -25,16 +26,25 @@ from dataflow.domain.secrets import concealed
 from dataflow.logs.terminal import disarmed
 
 from .common import Json, Token, Url, call, daemon_url
-from .ends import Failure, Mistake
+from .ends import Failure, Mistake, wrong
 from .keys import single_keys, without_keys
+from .picture import can_redraw
+from .progress import waiting
 from .words import UNKNOWN, age, lag, rate, several, share, size
 
 Row = dict[str, Any]
 By = Literal["source", "topic", "client"]
 
-MOST: Final = 1_000  # clients that are asked for
+MOST: Final = 1_000  # clients: of more the daemon names those that have most of what is sorted by
 WIDE: Final = 1_000  # columns: no row of a pipe is cut
 PAGE: Final = 200  # clients, and topics, in one answer
+_MOST: Final = {  # title of a column -> what the daemon calls it
+    "sent/s": "rate",
+    "waiting": "waiting",
+    "oldest": "oldest",
+    "dropped": "dropped",
+    "sent": "sent",
+}
 _WORST: Final = ("rejected", "lost", "stalled", "gapped", "refilling", "quiet", "live", "standby", "idle")
 _COLOURS: Final = {"connected": "green", "listening": "green", "connecting": "cyan", "lost": "red"}
 
@@ -159,15 +169,19 @@ def top(
         One look, then end: for scripts.
     """
     if not interval > 0:
-        raise Mistake(f"--interval must be more than 0 seconds, not {interval:g}")
+        raise wrong("--interval", f"{interval:g}", "more than 0 seconds")
     if limit is not None and limit < 1:
-        raise Mistake(f"--limit must be at least 1, not {limit}")
+        raise wrong("--limit", limit, "at least 1")
     look = Look(daemon_url(url), token, by, sort, limit)
     look.check()
-    if once or json:
+    if once:
         _write(look, once, json, interval)
-    else:
-        _watch(look, interval)
+        return
+    with suppress(KeyboardInterrupt):  # the usual end
+        if json:
+            _write(look, once, json, interval)
+        else:
+            _watch(look, interval)
 
 
 @define
@@ -187,7 +201,7 @@ class Look:
         """Raises Mistake if the view has no such column."""
         titles = [column.title for column in VIEWS[self.by].columns]
         if self.sort is not None and self.sort not in titles:
-            raise Mistake(f"--sort: found {self.sort}; must be one of {', '.join(titles)}")
+            raise wrong("--sort", self.sort, f"one of {', '.join(titles)}")
 
     def rows(self) -> tuple[list[Row], int]:
         """The sorted rows, and how many there are in all. Raises Mistake or Failure."""
@@ -204,14 +218,15 @@ class Look:
         return (found if self.limit is None else found[: self.limit]), total
 
     def _clients(self) -> tuple[list[Row], int]:
-        found: list[Row] = []
-        after, total = 0, 0
-        while len(found) < MOST:
-            page = call("GET", f"{self.base}/api/v1/clients?limit={PAGE}&after={after}", self.token)
+        most = _MOST.get(self.sort or VIEWS["client"].sort)
+        page = self._page("after=0")
+        if page["total"] > MOST and most is not None:
+            page = self._page(f"most={most}") | {"next": None}
+        found = [client_row(told) for told in page["clients"]]
+        while page["next"] is not None and len(found) < MOST:
+            page = self._page(f"after={page['next']}")
             found += [client_row(told) for told in page["clients"]]
-            total, after = page["total"], page["next"]
-            if after is None:
-                break
+        total = page["total"]
         now, before = monotonic(), self._before
         for row in found:
             at, sent = before.get(str(row["id"]), (None, 0))
@@ -219,6 +234,10 @@ class Look:
                 row["rate"] = (row["sent"] - sent) / (now - at)
         self._before = {str(row["id"]): (now, row["sent"]) for row in found}
         return found, total
+
+    def _page(self, which: str) -> Row:
+        page: Row = call("GET", f"{self.base}/api/v1/clients?limit={PAGE}&{which}", self.token)
+        return page
 
 
 # -- rows ---------------------------------------------------------------------------------------------
@@ -350,10 +369,11 @@ def _looks(once: bool, interval: float) -> Iterator[None]:
 
 def _watch(look: Look, interval: float) -> None:
     console = Console()
-    if not console.is_terminal:
+    if not can_redraw(console):
         return _write(look, once=False, json=False, interval=interval)
     look.live = True
-    shown: Group | Text = picture(look, console)
+    with waiting(f"waiting for {concealed(look.base)}"):
+        shown: Group | Text = picture(look, console)
     with single_keys() as (pressed, has_keys), Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
             live.update(shown, refresh=True)

@@ -14,19 +14,14 @@ import h11
 import msgspec
 
 from .address import Address
+from .client import Error
 from .faults import CallError, Unreachable, Unreadable
 from .socket import LARGEST, SILENT_FOR, dial, in_short, next_event, reason_of
 
 
-class _Error(msgspec.Struct):
-    code: int
-    message: str
-    data: Any = None
-
-
 class _Answer(msgspec.Struct):
     result: msgspec.Raw = msgspec.Raw()
-    error: _Error | None = None
+    error: Error | None = None
 
 
 _answer: Final = msgspec.json.Decoder(_Answer)

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 from attrs import define, field, frozen
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from .events import (
     Candle,
@@ -25,6 +25,7 @@ from .events import (
     Event,
     Filled,
     Gap,
+    Moment,
     Notice,
     Place,
     Position,
@@ -369,15 +370,7 @@ class Client:
         states = self._qualities(topic.symbol)
         states.live = states.live or topic.channel == QUALITY
         for name, state in told.sources.items():
-            quality = Quality(
-                symbol=topic.symbol,
-                source=name,
-                state=state.state,
-                since=state.since,
-                reason=state.reason,
-                missing=state.missing,
-                lag=state.lag,
-            )
+            quality = Quality(symbol=topic.symbol, source=name, **asdict(state))
             yield states.take(quality), _encode(quality)
 
     def _stream(self, symbol: str) -> Stream:
@@ -479,7 +472,9 @@ class Client:
 # -- messages as they are on the wire -------------------------------------------------------------------
 
 
-class _Error(msgspec.Struct):
+class Error(msgspec.Struct):
+    """An error of JSON-RPC."""
+
     code: int
     message: str
     data: Any = None
@@ -490,12 +485,12 @@ class _Message(msgspec.Struct):
     params: msgspec.Raw = msgspec.Raw(b"{}")
     id: Any = None
     result: msgspec.Raw = msgspec.Raw()
-    error: _Error | None = None
+    error: Error | None = None
 
 
 class _State(msgspec.Struct):
     state: str
-    since: datetime
+    since: Moment
     reason: str | None = None
     missing: int | None = None
     lag: float | None = None

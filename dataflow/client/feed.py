@@ -154,15 +154,16 @@ class Feed:
     def __init__(
         self,
         url: str,
+        core: Client,
         *,
         wait: bool,
         room: int,
         retry: tuple[float, float],
-        ssl_context: ssl.SSLContext | None,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._address = address_of(url)
         self._context = ssl_context
-        self._core = Client(format="compact", batch=True, keep=KEEP)
+        self._core = core
         self._link = Link(
             self._address,
             self._core,
@@ -545,7 +546,8 @@ def connect(
         raise ValueError(f"room is {room}: it must be at least 1")
     if not 0 < retry_first <= retry_most:
         raise ValueError(f"retry_first is {retry_first}: it must be more than 0, and at most {retry_most}")
-    return Feed(url, wait=wait, room=room, retry=(retry_first, retry_most), ssl_context=ssl_context)
+    core = Client(format="compact", batch=True, keep=KEEP)
+    return Feed(url, core, wait=wait, room=room, retry=(retry_first, retry_most), ssl_context=ssl_context)
 
 
 def _several(symbols: str | Iterable[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from attrs import frozen
 
 ANY: Final = "*"  # in the symbols of a source that brings its own: no symbol
 LONGEST: Final = 64  # characters of a symbol
-WELL_FORMED: Final = f'1 to {LONGEST} printable characters without blanks and "/"'
+WELL_FORMED: Final = f'1 to {LONGEST} printable characters without blanks and "/", and not "." or ".."'
 
 
 @frozen
@@ -41,14 +41,15 @@ def contract(symbol: str) -> tuple[str, str] | None:
 
 
 def well_formed(symbol: str) -> bool:
-    """Whether the core can take `symbol`: printable, without blanks and "/", in capitals."""
+    """Whether the core can take `symbol`: printable, without blanks and "/", in capitals. Not "." and "..",
+    which no path can name: browsers resolve them, even in percent-encoding."""
     return (
         0 < len(symbol) <= LONGEST
         and symbol.isprintable()
         and " " not in symbol
         and "/" not in symbol
         and symbol == symbol.upper()
-        and symbol != ANY
+        and symbol not in (ANY, ".", "..")
     )
 
 

@@ -20,7 +20,15 @@ from quart import Response, request
 from dataflow import paths
 from dataflow.domain.secrets import concealed
 from dataflow.domain.timestamps import to_rfc3339
-from dataflow.faults.registry import FaultError, Faults, Injected, Kind, TooManyFaults, UnknownFault
+from dataflow.faults.registry import (
+    NO_CHAOS,
+    FaultError,
+    Faults,
+    Injected,
+    Kind,
+    TooManyFaults,
+    UnknownFault,
+)
 from dataflow.gateway import face, spelled, spelling
 from dataflow.gateway.about import About, Answer, Parameter, Sample, simple
 from dataflow.gateway.application import HttpProblem, json_response
@@ -168,7 +176,10 @@ class _Admin:
     async def ready(self) -> Response:
         verdict = ready(self._hall)
         body = {"status": verdict.status, "not_ready": verdict.not_ready, "degraded": verdict.degraded}
-        return json_response(body, 503 if verdict.not_ready else 200)
+        code = _number("code", int, 503)
+        if code not in (200, 503):
+            raise InvalidValue("code", code, "must be 503 or 200")
+        return json_response(body, code if verdict.not_ready else 200)
 
     async def metrics(self) -> Response:
         text = exposition(self._hall.core, self._hall.lobby, self._hall.tree(dynamic=False))
@@ -227,7 +238,9 @@ class _Admin:
     async def clients(self) -> Response:
         after, limit = _number("after", int, 0), _number("limit", int, CLIENTS)
         return _spelled(
-            spelling.clients(self._hall.desk.clients(after, limit, _number("behind", float, 0.0)))
+            spelling.clients(
+                self._hall.desk.clients(after, limit, _number("behind", float, 0.0), request.args.get("most"))
+            )
         )
 
     async def client(self, id: int) -> Response:
@@ -248,7 +261,7 @@ class _Admin:
 
     def _allowed(self) -> Faults:
         if self._hall.core.faults is None:
-            raise HttpProblem(403, "Forbidden", "faults need [chaos] enabled = true in the configuration")
+            raise HttpProblem(403, "Forbidden", NO_CHAOS)
         return self._hall.core.faults
 
     def _told(self, node: Node) -> dict[str, Any]:
@@ -341,6 +354,15 @@ _READY: Final = About(
         ),
         503: Answer("not ready", Verdict),
     },
+    {400: "`code` is neither 503 nor 200"},
+    parameters=(
+        Parameter(
+            "code",
+            Literal[503, 200],
+            "the status of an answer `not ready`; 200 for a page, whose browser complains about 503",
+            default=503,
+        ),
+    ),
 )
 _METRICS: Final = About(
     "Metrics for Prometheus",
@@ -429,6 +451,12 @@ _CLIENTS: Final = About(
             Annotated[float, Meta(ge=0)],
             "only those whose outbox holds something so many seconds old; 0: all",
             default=0,
+        ),
+        Parameter(
+            "most",
+            Literal["rate", "sent", "dropped", "waiting", "oldest"],
+            "those that have most of it, the foremost first, and no `next`; `rate`: messages a second since"
+            " they came, `waiting`: bytes in the outbox, `oldest`: how long the oldest has waited there",
         ),
     ),
 )

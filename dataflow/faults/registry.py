@@ -31,6 +31,7 @@ MOST_IN_FORCE: Final = 100
 MOST_TIMES: Final = 1_000_000
 LONGEST: Final = 3600.0  # seconds
 USUAL_DELAY: Final = 1.0  # seconds
+NO_CHAOS: Final = "faults need [chaos] enabled = true in the configuration"
 
 
 class Kind(StrEnum):

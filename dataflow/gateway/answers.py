@@ -281,18 +281,25 @@ class OutboxInfo:
 
 
 @frozen
-class ClientInfo:
-    """A client. It came at `since` (ns since epoch), `age` seconds ago.
-
-    `heard`: seconds since the last byte came from it. `follows`: the place up to which it was sent each of
-    its topics, as (epoch, offset).
-    """
+class GuestInfo:
+    """Who a client is. It came at `since` (ns since epoch)."""
 
     id: int
     address: str
     protocol: str
     user_agent: str | None
     since: int
+
+
+@frozen
+class ClientInfo:
+    """A client that came `age` seconds ago.
+
+    `heard`: seconds since the last byte came from it. `follows`: the place up to which it was sent each of
+    its topics, as (epoch, offset).
+    """
+
+    guest: GuestInfo
     age: float
     heard: float
     follows: Mapping[Topic, tuple[int, int]]
@@ -303,16 +310,12 @@ class ClientInfo:
 
 @frozen
 class DepartureInfo:
-    """A client that came at `since` and left at `left_at` (ns since epoch), after `age` seconds.
+    """A client that left at `left_at` (ns since epoch), after `age` seconds.
 
     `code`: of its end, in the close codes of WebSocket; None: it hung up without one.
     """
 
-    id: int
-    address: str
-    protocol: str
-    user_agent: str | None
-    since: int
+    guest: GuestInfo
     left_at: int
     age: float
     code: int | None

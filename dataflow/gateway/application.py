@@ -16,6 +16,7 @@ import msgspec
 import trio
 from attrs import evolve
 from quart import Response, current_app, g, has_websocket_context, request, websocket
+from quart.routing import QuartRule
 from quart.wrappers.response import DataBody
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
@@ -102,6 +103,7 @@ def create_app(
     pages, identity = pages or Pages(), identity or Identity(None)
     app = QuartTrio(__name__, static_folder=None)
     app.asgi_http_class = _Connection
+    app.url_rule_class = _Rule
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY_BYTES, BODY_TIMEOUT=BODY_SECONDS)
     app.extensions[_SERVED] = routes = list(routes)
     app.extensions[_STREAMED] = tuple(each.path.partition("<")[0] for each in routes if each.streams)
@@ -167,6 +169,21 @@ class _Connection(TrioASGIHTTPConnection):
                 nursery.cancel_scope.cancel()
                 return
         await super().handle_messages(nursery, request, receive)
+
+
+class _Rule(QuartRule):
+    """A path that is only matched: nobody asks for the address of an endpoint.
+
+    Werkzeug compiles two functions for that, which is most of the time of a new application, and nobody is
+    served meanwhile. Where Werkzeug has no method of this name, it takes that time, and nothing else changes.
+    """
+
+    def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
+        return _no_address
+
+
+def _no_address(rule: _Rule, **values: Any) -> tuple[str, str]:
+    raise NotImplementedError("addresses are written by hand")
 
 
 class _Word(BaseConverter):

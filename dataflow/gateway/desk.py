@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import difflib
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from decimal import Decimal
 from functools import partial
-from heapq import nsmallest
+from heapq import nlargest, nsmallest
 from importlib.metadata import version
 from itertools import islice
 from typing import Final
@@ -42,6 +42,7 @@ from .answers import (
     DepartureInfo,
     EventsInfo,
     FailoverInfo,
+    GuestInfo,
     LineInfo,
     LoadInfo,
     OutboxInfo,
@@ -139,24 +140,32 @@ class Desk:
             name: self._source(source, states.get(name, {})) for name, source in self._core.sources.items()
         }
 
-    def clients(self, after: int = 0, limit: int = 50, behind: float = 0.0) -> ClientsInfo:
+    def clients(
+        self, after: int = 0, limit: int = 50, behind: float = 0.0, most: str | None = None
+    ) -> ClientsInfo:
         """At most `limit` clients with an id above `after`. With `behind`, only those whose outbox holds
-        something so many seconds old. Raises InvalidValue."""
+        something so many seconds old. With `most`, a name in `MOST`, those that have most of it, the
+        foremost first, and none to go on behind. Raises InvalidValue."""
         check_range("limit", limit, 1, MAX_CLIENTS)
+        if most is not None and most not in MOST:
+            raise InvalidValue("most", most, f"must be one of {', '.join(MOST)}")
         now, clients = trio.current_time(), self._lobby.clients
         found = (
             (session, guest)
             for session, guest in clients.guests.items()
             if guest.number > after and (not behind or _behind(session, now) >= behind)
         )
-        some = list(islice(found, limit + 1))
+        if most is None:
+            some = list(islice(found, limit + 1))
+        else:
+            some = nlargest(limit, found, key=lambda each: MOST[most](each[0], each[1], now))
         shown = [self._client(session, guest, now) for session, guest in some[:limit]]
         more = len(some) > limit
         return ClientsInfo(
             len(clients),
             _outbox(clients.backlog(), now),
             shown,
-            shown[-1].id if more else None,
+            shown[-1].guest.id if more else None,
             [self._departure(each, now) for each in reversed(clients.left)],
         )
 
@@ -452,14 +461,9 @@ class Desk:
         return {symbol: info for symbol, info in found.items() if info is not None}
 
     def _client(self, session: AnySession, guest: Guest, now: float) -> ClientInfo:
-        age = now - guest.came_at
         return ClientInfo(
-            id=guest.number,
-            address=guest.address,
-            protocol=guest.protocol,
-            user_agent=guest.agent,
-            since=self._core.ago(age),
-            age=round(age, 3),
+            self._guest(guest, now),
+            age=round(now - guest.came_at, 3),
             heard=round(now - session.heard, 3),
             follows={topic: (self._epoch(topic), lane.position) for topic, lane in session.lanes.items()},
             sent=session.sent,
@@ -467,14 +471,19 @@ class Desk:
             outbox=_outbox(session.backlog, now),
         )
 
-    def _departure(self, departure: Departure, now: float) -> DepartureInfo:
-        guest, left_ago = departure.guest, now - departure.left_at
-        return DepartureInfo(
+    def _guest(self, guest: Guest, now: float) -> GuestInfo:
+        return GuestInfo(
             id=guest.number,
             address=guest.address,
             protocol=guest.protocol,
             user_agent=guest.agent,
             since=self._core.ago(now - guest.came_at),
+        )
+
+    def _departure(self, departure: Departure, now: float) -> DepartureInfo:
+        guest, left_ago = departure.guest, now - departure.left_at
+        return DepartureInfo(
+            self._guest(guest, now),
             left_at=self._core.ago(left_ago),
             age=round(departure.left_at - guest.came_at, 3),
             code=code_of(departure.ended),
@@ -508,6 +517,16 @@ def check_range(name: str, value: int, least: int, most: int) -> None:
     """Raises InvalidValue when `value` is below `least` or above `most`."""
     if not least <= value <= most:
         raise InvalidValue(name, value, f"must be {least} to {most}")
+
+
+# what clients can have most of. `rate`: messages a second since they came
+MOST: Final[Mapping[str, Callable[[AnySession, Guest, float], float]]] = {
+    "rate": lambda session, guest, now: session.sent / max(1.0, now - guest.came_at),
+    "sent": lambda session, _guest, _now: session.sent,
+    "dropped": lambda session, _guest, _now: session.dropped,
+    "waiting": lambda session, _guest, _now: session.backlog.bytes if session.backlog else 0,
+    "oldest": lambda session, _guest, now: _behind(session, now),
+}
 
 
 def _outbox(backlog: Backlog | None, now: float) -> OutboxInfo:

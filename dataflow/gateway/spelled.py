@@ -306,14 +306,19 @@ class Load(TypedDict):
     sessions: Annotated[list[Count | None], Meta(description="clients connected")]
 
 
-class Client(TypedDict):
-    """A client."""
+class Guest(TypedDict):
+    """Who a client is."""
 
     id: int
     address: str
     protocol: Annotated[str, Meta(examples=["jsonrpc"])]
     userAgent: str | None
     since: Time
+
+
+class Client(Guest):
+    """A client."""
+
     age: Seconds
     heard: Annotated[Seconds, Meta(description="since the last byte from it")]
     follows: list[Follows]
@@ -322,14 +327,9 @@ class Client(TypedDict):
     outbox: Outbox
 
 
-class Departure(TypedDict):
+class Departure(Guest):
     """A client that has left."""
 
-    id: int
-    address: str
-    protocol: Annotated[str, Meta(examples=["jsonrpc"])]
-    userAgent: str | None
-    since: Time
     leftAt: Time
     age: Annotated[Seconds, Meta(description="that it stayed")]
     code: Annotated[

@@ -43,6 +43,7 @@ from .answers import (
     DepartureInfo,
     EventsInfo,
     FailoverInfo,
+    GuestInfo,
     LineInfo,
     LoadInfo,
     OutboxInfo,
@@ -413,11 +414,7 @@ def clients(told: ClientsInfo) -> spelled.Clients:
 
 def _departure(info: DepartureInfo) -> spelled.Departure:
     return {
-        "id": info.id,
-        "address": info.address,
-        "protocol": info.protocol,
-        "userAgent": info.user_agent,
-        "since": to_rfc3339(info.since),
+        **_guest(info.guest),
         "leftAt": to_rfc3339(info.left_at),
         "age": info.age,
         "code": info.code,
@@ -462,17 +459,23 @@ def problems(unusable: Sequence[Excerpt]) -> spelled.UnusableMessages:
 def client(info: ClientInfo) -> spelled.Client:
     """A client: who it is, what it follows, and what it has not taken."""
     return {
-        "id": info.id,
-        "address": info.address,
-        "protocol": info.protocol,
-        "userAgent": info.user_agent,
-        "since": to_rfc3339(info.since),
+        **_guest(info.guest),
         "age": info.age,
         "heard": info.heard,
         "follows": [_follows(topic, *place) for topic, place in info.follows.items()],
         "sent": info.sent,
         "dropped": info.dropped,
         "outbox": _outbox(info.outbox),
+    }
+
+
+def _guest(info: GuestInfo) -> spelled.Guest:
+    return {
+        "id": info.id,
+        "address": info.address,
+        "protocol": info.protocol,
+        "userAgent": info.user_agent,
+        "since": to_rfc3339(info.since),
     }
 
 

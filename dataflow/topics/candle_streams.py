@@ -217,17 +217,21 @@ class Candles:
 
     def revision(self, symbol: str) -> int:
         """No less than the changes of its bars so far; more than before, if one may have changed since."""
-        history = self._ground.history_of(symbol)
-        gave = {trade.source for trade in history.newest_by_source()}
+        self._note_who_is_away(symbol)
+        return SHOWN * (self._ground.history_of(symbol).holes + self._turns[symbol])
+
+    def _note_who_is_away(self, symbol: str) -> None:
+        """Whenever somebody looks: who goes and comes changes bars, also when nobody asks how often."""
+        gave = {trade.source for trade in self._ground.history_of(symbol).newest_by_source()}
         live = {s.name for s in self._ground.streaming(symbol) if s.status(symbol) == "live"}
         away = gave - live
         if away != self._away.get(symbol, set()):
             self._away[symbol] = away
             self._turns[symbol] += 1
-        return SHOWN * (history.holes + self._turns[symbol])
 
     def look_at_sources(self, symbol: str, series: Series) -> None:
         """Which of its sources are away."""
+        self._note_who_is_away(symbol)
         carriers = self._ground.streaming(symbol)
         for source in carriers:
             if source.status(symbol) != "live":

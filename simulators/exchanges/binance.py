@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -61,9 +62,15 @@ def agg_trade_payload(trade: Trade) -> str:
     return f'{{"e":"aggTrade",{_head(trade)},"a":{trade.id},{_deal(trade)},{ends},{_tail(trade)}}}'
 
 
+@lru_cache(10_000)
+def _text(name: str) -> str:
+    """A name as JSON: users choose the symbols of a simulation."""
+    return json.dumps(name, ensure_ascii=False)
+
+
 def _head(trade: Trade) -> str:
     sent = trade.timestamp_us if trade.event_us is None else trade.event_us
-    return f'"E":{sent // 1000},"s":"{trade.symbol}"'
+    return f'"E":{sent // 1000},"s":{_text(trade.symbol)}'
 
 
 def _deal(trade: Trade) -> str:
@@ -102,7 +109,7 @@ class BinanceSession:
     @property
     def symbols(self) -> frozenset[str]:
         """The symbols of its trade streams."""
-        named = (stream.partition("@") for stream in self._streams)
+        named = (stream.rpartition("@") for stream in self._streams)
         return frozenset(symbol.upper() for symbol, _, kind in named if kind in _TRADES)
 
     @property
@@ -140,7 +147,7 @@ class BinanceSession:
         self._streams.update((name, None) for name in names if not self._refused(name))
 
     def _refused(self, stream: str) -> bool:
-        symbol, _, kind = stream.partition("@")
+        symbol, _, kind = stream.rpartition("@")
         return kind in _TRADES and self.refuse(symbol.upper())
 
     def _carriers(self, item: Item) -> list[str]:
@@ -153,7 +160,7 @@ class BinanceSession:
         return _payload(stream, item)
 
     def _wrap(self, stream: str, payload: str) -> str:
-        return f'{{"stream":"{stream}","data":{payload}}}' if self.wrapped else payload
+        return f'{{"stream":{_text(stream)},"data":{payload}}}' if self.wrapped else payload
 
     def _obey(self, request: dict[str, Any]) -> list[str] | None:
         if request["method"] == "LIST_SUBSCRIPTIONS":

@@ -1,9 +1,15 @@
 // The client library with a pretended WebSocket and pretended timers: node agreement.mjs
-// Each line of input is a case: {room, snapshot, since, steps}. With `room` the user takes events when a step says so, else he
-// listens. Each line of output: what he was told, and what was said.
+// Each line of input is a case: {symbol, room, snapshot, since, small, steps}. With `room` the user takes events when a step says
+// so, else he listens. With `small`, few positions fit into a call. Each line of output: what he was told, and what was said.
+import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 
 import { connect } from "../../dataflow/client/javascript/client.js";
+
+const source = readFileSync(new URL("../../dataflow/client/javascript/client.js", import.meta.url), "utf8");
+const smaller = source.replace("POSITIONS_AT_ONCE = 59_000", "POSITIONS_AT_ONCE = 100")
+  .replace("MOST_GAPS_OF_ALL = 20_000", "MOST_GAPS_OF_ALL = 4");
+const { connect: connectSmall } = await import(`data:text/javascript,${encodeURIComponent(smaller)}`);
 
 const SYMBOL = "BTC-USD";
 let sockets = [];
@@ -32,17 +38,19 @@ class Pretended {
 /** Answers name the calls of the reference: they get the ids of ours. */
 const ours = (text, calls) =>
   text.replace(/"id": ?"([^"]*)"/g, (_all, topic) => {
-    const made = calls.findLast(call => call.method === "subscribe" && `trades:${call.params.symbol}` === topic);
+    const asked = call => call.method === "subscribe" && !call.isAnswered && `trades:${call.params.symbol}` === topic;
+    const made = calls.find(asked);
+    if (made) made.isAnswered = true;
     return `"id":${made?.id ?? JSON.stringify(topic)}`;
   });
 
-async function run({ room, snapshot, since, steps }) {
+async function run({ symbol = SYMBOL, room, snapshot, since, small = false, steps }) {
   sockets = [];
   timers = new Map();
   const told = [], toldLater = [], taking = [];
-  const feed = connect("ws://pretended/ws", { WebSocket: Pretended });
+  const feed = (small ? connectSmall : connect)("ws://pretended/ws", { WebSocket: Pretended });
   const options = { ...(snapshot === null ? {} : { snapshot }), ...(since ? { since } : {}), ...(room ? { room } : {}) };
-  const view = feed.trades(SYMBOL, options);
+  const view = feed.trades(symbol, options);
   const reader = room ? view[Symbol.asyncIterator]() : null;
   if (!room) view.on(event => told.push(event));
   const calls = [], faults = [], positions = [];
@@ -59,6 +67,12 @@ async function run({ room, snapshot, since, steps }) {
       socket().onopen();
       await tick();
       calls.push(socket().calls.filter(call => call.method === "subscribe").map(call => call.params));
+    } else if (deed === "again") {
+      const { length } = socket().calls, [[id, job]] = [...timers].slice(-1);
+      timers.delete(id);
+      job();
+      await tick();
+      calls.push(socket().calls.slice(length).map(call => call.params));
     } else if (deed === "say") {
       if (!socket().isCut) socket().onmessage({ data: ours(what, socket().calls) });
       faults.push(socket().isCut);

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,8 @@ from trio.testing import MockClock
 from dataflow.protobuf.marketdata_pb2 import Tick
 from simulators import push_ticks
 from simulators.ticks import Report
+from tests.support.ports import own_port
+from tests.support.waiting import until, until_deadline_within
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -48,13 +52,20 @@ async def test_it_sends_as_many_as_asked_for() -> None:
     assert lines == [f"connected to 127.0.0.1:{port}", "3 ticks sent"]
 
 
-async def test_nobody_listens(autojump_clock: MockClock) -> None:
+async def test_nobody_listens(mock_clock: MockClock) -> None:
     """It says so, and tries again every second."""
-    lines: list[str] = []
-    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = listener.socket.getsockname()[1]
-    await listener.aclose()
-    with trio.move_on_after(2.5):
-        await push_ticks(port=port, say=lines.append)
-    assert len(lines) == 3
-    assert all(line.startswith(f"cannot connect to 127.0.0.1:{port}: ") for line in lines)
+    told: list[tuple[float, str]] = []
+    port, begun = own_port(), trio.current_time()
+
+    def say(line: str) -> None:
+        told.append((trio.current_time() - begun, line))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(push_ticks, port=port, say=say))
+        for count in (1, 2, 3):
+            await until(lambda count=count: len(told) == count)  # type: ignore[misc]
+            await until_deadline_within(1.0)
+            mock_clock.jump(1.0)
+        nursery.cancel_scope.cancel()
+    assert [at for at, _ in told] == [0.0, 1.0, 2.0]
+    assert all(line.startswith(f"cannot connect to 127.0.0.1:{port}: ") for _, line in told)

@@ -31,7 +31,7 @@ class Actor:
             raise OSError("no start")
         ctx.ready()
         await trio.sleep(0)
-        if LIFE == "obeys":
+        if LIFE in ("obeys", "dawdles", "shields"):
             await trio.testing.wait_all_tasks_blocked()  # the whole tree runs
         print("up", flush=True)
         if LIFE == "exits":
@@ -311,10 +311,10 @@ def test_signals_are_given_back() -> None:
     def numbers() -> list[object]:
         return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
 
-    before, threads = numbers(), threading.active_count()
+    before, threads = numbers(), set(threading.enumerate())
     assert run(Supervisor([Child("a", lambda: Scripted(life))])) == 0
     assert numbers() == before
-    assert threading.active_count() == threads
+    assert set(threading.enumerate()) <= threads  # idle ones of earlier tests may end meanwhile
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 

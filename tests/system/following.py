@@ -25,12 +25,12 @@ class Program:
     options: Mapping[str, Any]
     events: list[Any] = field(factory=list)
     positions: Mapping[str, Any] = field(factory=dict)
-    waited: int = 0
     _token: trio.lowlevel.TrioToken = field(factory=trio.lowlevel.current_trio_token)
     _news: trio.Event = field(factory=trio.Event)
     _resumed: anyio.Event | None = None
     paused: bool = False
     begun: bool = False
+    feed: Feed | None = None
     _soon: Any = None  # runs a function in the loop of the program
     _scope: anyio.CancelScope = field(init=False)
 
@@ -52,10 +52,9 @@ class Program:
                 await self._follow(feed)
 
     async def _follow(self, feed: Feed) -> None:
+        self.feed = feed
         async for event in feed.trades(self.symbols, **self.options):
-            self.events.append(event)
-            self.positions, self.waited = feed.positions, feed.waited
-            self._tell()
+            self._token.run_sync_soon(self._take, event, feed.positions)
             while self.paused:
                 self._resumed = anyio.Event()
                 self._tell()
@@ -91,6 +90,12 @@ class Program:
     def _go_on(self) -> None:
         if self._resumed is not None:
             self._resumed.set()
+
+    def _take(self, event: Any, positions: Mapping[str, Any]) -> None:
+        """In the test's loop: an event and its place are seen together."""
+        self.events.append(event)
+        self.positions = positions
+        self._wake()
 
     def _tell(self) -> None:
         self._token.run_sync_soon(self._wake)

@@ -74,7 +74,7 @@ async def test_a_source_that_works() -> None:
     """Name, TCP, handshake, subscription, first trade, clock and REST, in this order."""
     async with open_binance() as exchange, trading(exchange):
         rest = f"http://127.0.0.1:{exchange.port}"
-        (trial,) = await tried(10.0, binance=at(exchange.url, refill_url=rest))
+        (trial,) = await tried(60.0, binance=at(exchange.url, refill_url=rest))
     assert [step.name for step in trial.steps] == [
         *("name", "tcp", "tls", "handshake", "subscription", "first trade", "clock", "rest")
     ]
@@ -94,7 +94,7 @@ async def test_a_source_that_works() -> None:
 async def test_a_clock_that_is_off_is_told(seconds: float, words: str) -> None:
     """By the trades that come live; it is a note, for the trades are taken all the same."""
     async with open_binance() as exchange, trading(exchange, seconds):
-        (trial,) = await tried(10.0, binance=at(exchange.url))
+        (trial,) = await tried(60.0, binance=at(exchange.url))
     assert steps(trial)["clock"].verdict is Verdict.NOTE
     assert words in steps(trial)["clock"].words
 

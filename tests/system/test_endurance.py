@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import gc
 import os
-import tracemalloc
+import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from dataflow import events
 from dataflow.connectors import binance
+from dataflow.gateway import load
 from simulators import Exchange, open_binance
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, client, connection, daemon, from_binance, http_client
 
-KEPT_BYTES_EACH = 100  # less than the smallest object of an incarnation
-SLACK_BYTES = 150_000  # caches that are still filling: bounded, whatever the number of restarts
+KEPT_EACH = 0.5  # blocks of memory: less than the smallest object of an incarnation
+SLACK = 400  # blocks of caches that are still filling: bounded, whatever the number of restarts
+
+
+@pytest.fixture(autouse=True)
+def _short_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What remembers a number of events or seconds is full after the warm-up, however fast the machine is."""
+    monkeypatch.setattr(events, "KEPT", 10)
+    monkeypatch.setattr(load, "KEPT", 1)
 
 
 def tasks_and_files() -> tuple[int, int]:
@@ -25,10 +34,11 @@ def tasks_and_files() -> tuple[int, int]:
     return trio.lowlevel.current_statistics().tasks_living, len(os.listdir("/proc/self/fd"))
 
 
-async def traced_bytes() -> int:
+async def blocks() -> int:
+    """How many blocks of memory are in use, of any size: to count them costs the restarts nothing."""
     await forget_deadlines()
     gc.collect()
-    return tracemalloc.get_traced_memory()[0]
+    return sys.getallocatedblocks()
 
 
 async def forget_deadlines() -> None:
@@ -48,20 +58,15 @@ async def assert_nothing_left(restart: Callable[[], Awaitable[None]], warm_up: i
     The last connection may take a moment to end, so this waits for the number of tasks and files. It waits until the
     test's timeout when one of them stays.
     """
-    tracemalloc.start()
-    try:
-        for _ in range(warm_up):
-            await restart()
-        await wait_all_tasks_blocked()
-        tasks, files = tasks_and_files()
-        before = await traced_bytes()
-        for _ in range(times):
-            await restart()
-        await until(lambda: tasks_and_files()[0] <= tasks and tasks_and_files()[1] <= files)
-        after = await traced_bytes()
-    finally:
-        tracemalloc.stop()
-    assert after - before < SLACK_BYTES + times * KEPT_BYTES_EACH
+    for _ in range(warm_up):
+        await restart()
+    await wait_all_tasks_blocked()
+    tasks, files = tasks_and_files()
+    before = await blocks()
+    for _ in range(times):
+        await restart()
+    await until(lambda: tasks_and_files()[0] <= tasks and tasks_and_files()[1] <= files)
+    assert await blocks() - before < SLACK + times * KEPT_EACH
 
 
 Restart = Callable[[Daemon, Exchange], Awaitable[None]]

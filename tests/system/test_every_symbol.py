@@ -15,6 +15,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from actors.outbox import SlowClient
 from actors.session import Ending
+from dataflow.client import Client as Core
+from dataflow.client import Event, Quality, Subscribed
+from dataflow.client import Trade as Told
 from dataflow.domain import Gap, Topic
 from dataflow.faces.jsonrpc.methods import Calls, formats
 from dataflow.gateway import recovery
@@ -168,6 +171,31 @@ async def test_positions_come_in_parts() -> None:
         await c.until(lambda: len(c.trades()) == 1)
 
 
+async def test_the_core_of_the_client_goes_on_with_all_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its parts and the daemon's answers fit together: what was missed comes, and no stream begins anew."""
+    monkeypatch.setattr("dataflow.client.client.POSITIONS_AT_ONCE", 60)
+    core, heard = Core(format="compact"), list[Event]()
+    async with stage() as s:
+        core.follow("*", snapshot=5)
+        for calls in (1, 3):
+            for symbol in SYMBOLS:
+                await s.publish(symbol, 2)
+            wire, said = await s.client(ALL), core.connect()
+            assert len(said) == calls
+            for call in said:
+                wire.says_now(call)
+            await wait_all_tasks_blocked()
+            for text in wire.texts:
+                heard += core.hear(text)
+            await wire.hangs_up()
+        told = [event for event in heard if not isinstance(event, Quality | Subscribed)]
+        assert [(event.symbol, event.offset) for event in told if isinstance(event, Told)] == [
+            *((symbol, place) for symbol in SYMBOLS for place in (1, 2)),
+            *((symbol, place) for symbol in SYMBOLS for place in (3, 4)),
+        ]
+        assert len(told) == 12
+
+
 async def test_a_part_is_refused_unless_all_before_it_were_taken() -> None:
     """Else streams would begin anew although their positions were sent. The first part begins again at any time."""
     async with stage() as s, client(s.daemon.url) as c:
@@ -282,7 +310,7 @@ async def test_a_client_that_does_not_read_is_let_go_where_that_is_the_policy() 
 
 
 @define
-class Told:
+class Known:
     """What a client knows of each symbol from all that it was sent, and the rules that must hold."""
 
     asked: dict[int, tuple[str, Any]] = field(factory=dict)  # calls by id: method, symbol
@@ -373,7 +401,7 @@ async def test_whatever_is_called_no_place_is_missing_or_told_twice(
     async with stage(session=session, most=150) as s:
         for symbol in SYMBOLS:
             await s.publish(symbol)
-        wire, told, serial = await s.client(dice.choice([0, 1000, 20_000])), Told(), 0
+        wire, told, serial = await s.client(dice.choice([0, 1000, 20_000])), Known(), 0
 
         def call(repeats: set[str]) -> dict[str, Any]:
             nonlocal serial

@@ -130,11 +130,12 @@ async def test_what_was_missed_is_filled(case: Case) -> None:
     Where something proves what is missing, the client hears of no gap: it comes in its place. Otherwise a gap of
     unknown length is told.
     """
-    async with stage(case, hold=20.0) as on:
+    async with stage(case, hold=60.0) as on:
         await on.publish(0, 5)
         await on.client.until(lambda: len(on.told()) == 5)
-        await on.exchange.disconnect("drop", 0.05)
+        await on.exchange.disconnect("refuse")
         await on.publish(5, 85)
+        await on.exchange.disconnect("accept")
         await on.exchange.wait_subscribed([on.name])
         await on.publish(85, 90)
         wanted = on.expected(*range(90))
@@ -158,8 +159,9 @@ async def test_a_lying_answer_is_not_believed(case: Case) -> None:
         await on.publish(0, 5)
         await on.client.until(lambda: len(on.told()) == 5)
         lie = on.exchange.fault("rest_lie", times=2)
-        await on.exchange.disconnect("drop", 0.05)
+        await on.exchange.disconnect("refuse")
         await on.publish(5, 85)
+        await on.exchange.disconnect("accept")
         await on.exchange.wait_subscribed([on.name])
         await on.publish(85, 90)
         await on.client.until(lambda: len(on.told()) >= 90)
@@ -170,7 +172,7 @@ async def test_a_lying_answer_is_not_believed(case: Case) -> None:
 @pytest.mark.parametrize("case", [case for case in CASES if case.step == 1 and case.is_proven], ids=str)
 async def test_a_lost_message_is_filled(case: Case) -> None:
     """The connection stays, one message is missing: the next one shows it."""
-    async with stage(case, hold=20.0) as on:
+    async with stage(case, hold=60.0) as on:
         await on.publish(0, 5)
         on.exchange.fault("drop", times=3)
         await on.publish(5, 12)
@@ -181,7 +183,7 @@ async def test_a_lost_message_is_filled(case: Case) -> None:
 async def test_an_announced_end_loses_nothing() -> None:
     """Bitstamp asks for a new connection, and ends the old one later. What happens meanwhile is not missing."""
     (case,) = (each for each in CASES if each.connector == "bitstamp")
-    async with stage(case, hold=20.0) as on:
+    async with stage(case, hold=60.0) as on:
         await on.publish(0, 5)
         await on.client.until(lambda: len(on.told()) == 5)
         await on.exchange.disconnect("announce", 0.05)

@@ -23,6 +23,7 @@ from dataflow.connectors import ticks_protobuf
 from dataflow.settings.schema import Gateway
 from simulators import Trade, open_binance
 from tests.support import node
+from tests.support.axe import barriers
 from tests.support.browser import Heard, browse
 from tests.support.ports import own_port
 from tests.support.waiting import until
@@ -64,7 +65,7 @@ async def described(d: Daemon) -> list[dict[str, Any]]:
 
 
 def try_all(url: str, ours: str) -> Any:
-    """A visit that tries every sample until it has an answer: [(title, state, log)]."""
+    """A visit that tries every sample until it has an answer: [(title, state, log)]. Nobody is kept out."""
 
     def visit(page: Any, heard: Heard) -> tuple[Heard, list[tuple[str, str, str]], list[str], int]:
         page.goto(url)
@@ -86,6 +87,7 @@ def try_all(url: str, ours: str) -> Any:
                 sample.locator(".go").click()
         page.set_viewport_size({"width": 380, "height": 800})
         wide = page.evaluate("document.documentElement.scrollWidth")
+        assert barriers(page) == []
         return heard, seen, page.locator("#disabled .key").all_inner_texts(), wide
 
     return visit
@@ -196,7 +198,7 @@ async def _print(command: list[str], what: str, beginnings: dict[str, str]) -> N
         assert process.stdout is not None
         assert process.stderr is not None
         missing = dict(beginnings)
-        with trio.move_on_after(60):
+        with trio.move_on_after(200):  # reached only by a program that hangs: all of them start at once
             while missing and (more := await process.stdout.receive_some()):
                 said += more
                 told = said.decode(errors="replace").splitlines()

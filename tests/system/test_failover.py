@@ -82,7 +82,7 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    return_after: float = 60.0, *, can_be_asked: bool = False, hold: float = 2.0, **tables: Any
+    return_after: float = 60.0, *, can_be_asked: bool = False, hold: float = 60.0, **tables: Any
 ) -> AsyncIterator[Stage]:
     def keys(exchange: Exchange) -> dict[str, Any]:
         return {"refill_url": exchange.rest_url, "hold": hold} if can_be_asked else {"refill": False}

@@ -608,12 +608,13 @@ async def test_another_subprotocol_is_4406(s: Stage) -> None:
 async def test_who_does_not_begin_is_4408(s: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """After 3 s. Whoever has begun may be silent."""
     assert conversation.INIT_WITHIN == 3.0
-    monkeypatch.setattr(conversation, "INIT_WITHIN", 0.2)
-    async with talk(s) as begun, talk(s, init=False) as c:
-        await c.say({"type": "ping"})
-        await until(lambda: c.closed)
-        assert c.heard == [{"type": "pong"}]
-        assert c.closed == (4408, "Connection initialisation timeout")
+    async with talk(s) as begun:
+        monkeypatch.setattr(conversation, "INIT_WITHIN", 0.2)
+        async with talk(s, init=False) as c:
+            await c.say({"type": "ping"})
+            await until(lambda: c.closed)
+            assert c.heard == [{"type": "pong"}]
+            assert c.closed == (4408, "Connection initialisation timeout")
         assert begun.closed is None
         await begun.say({"type": "ping", "payload": {"n": 1}})
         await until(lambda: begun.heard)

@@ -105,7 +105,7 @@ async def test_it_is_read_in_a_browser(
 
 LISTENING = r"listening on http://127\.0\.0\.1:(\d+)/ "
 SIMULATED = r"on ws://127\.0\.0\.1:(\d+)/\S*, controls on http://127\.0\.0\.1:(\d+)/"
-# What the demo is, at free ports.
+# What the demo is, at free ports. A slow machine, too, refills what is missing before anybody hears of a gap.
 DEMO = """
 [history]
 directory = "history"
@@ -116,6 +116,7 @@ url = "ws://127.0.0.1:{blockchain}/mercury-gateway/v1/ws"
 [sources.binance]
 url = "ws://127.0.0.1:{binance}/stream"
 refill_url = "http://127.0.0.1:{binance}"
+hold = 60.0
 [backoff]
 initial_delay = 0.1
 """

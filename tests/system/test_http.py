@@ -201,6 +201,42 @@ async def test_what_a_proxy_passes_on_is_never_local(header: dict[str, str]) -> 
         assert (await s.http.post("/actors/cache/shard-0/restart")).status_code == 202
 
 
+@pytest.mark.parametrize(
+    ("tables", "header", "inside", "codes"),
+    [
+        ({"chaos": Chaos(enabled=True)}, {}, "open", (200, 200, 200)),
+        ({}, {}, "open", (200, 200, 403)),
+        ({}, {"Via": "1.1 edge"}, "open", (200, 403, 403)),
+        (
+            {"operator": Operator(token="pässwort")},
+            {"Authorization": "Bearer wrong"},
+            "token",
+            (401, 401, 401),
+        ),
+        ({"operator": Operator(token="secret")}, RIGHT, "open", (200, 200, 403)),
+        ({"operator": Operator(port=0)}, {}, "elsewhere", (404, 404, 404)),
+    ],
+)
+async def test_what_would_be_refused_is_known_before(
+    tables: dict[str, Any], header: Any, inside: str, codes: tuple[int, ...]
+) -> None:
+    """`/api/v1/faces` tells it to each client, in the words of the refusal, so that no page has to ask in vain."""
+    async with stage(**tables) as s:
+        told = (await s.http.get("/api/v1/faces", headers=header)).json()["access"]
+        answers = [
+            await s.http.get(each, headers=header) for each in ("/actors", "/api/v1/clients", "/faults")
+        ]
+        assert tuple(each.status_code for each in answers) == codes
+        assert (told["admin"], told["inside"]) == (True, inside)
+        for why, answer in ((told["operator"], answers[1]), (told["operator"] or told["faults"], answers[2])):
+            assert why == (answer.json()["detail"] if answer.status_code >= 400 else None)
+        if inside == "elsewhere":
+            own = s.daemon.root.find("gateway/http").value[1]
+            async with http_client(own) as operator:
+                there = (await operator.get("/api/v1/faces")).json()["access"]
+            assert (there["inside"], there["operator"]) == ("open", None)
+
+
 async def test_with_the_token_a_proxy_does_not_matter() -> None:
     """The right token is a proof, whoever passed it on."""
     async with stage(operator=Operator(token="pässwort")) as s:

@@ -182,7 +182,7 @@ async def test_through_a_kill_a_cut_and_losses(tmp_path: Path) -> None:
             f"[gateway]\nport = {port}\n[history]\ndirectory = '{tmp_path / 'data'}'\ninterval = 60.0\n"
             f"[backoff]\ninitial_delay = 0.05\n"
             f"[sources.binance]\nconnector = 'binance'\nurl = '{exchange.url}'\nsymbols = ['{SYMBOL}']\n"
-            f"refill_url = '{exchange.rest_url}'\neager = true\nhold = 30.0\n"
+            f"refill_url = '{exchange.rest_url}'\neager = true\nhold = 60.0\n"
         )
         told = await u.follow(snapshot=10)
         async with running(config):

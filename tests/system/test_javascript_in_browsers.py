@@ -105,7 +105,7 @@ async def elsewhere(folder: Path) -> AsyncIterator[str]:
 
 
 async def test_the_dashboard_is_a_page_of_another_origin(checkout: Path) -> None:
-    """Invited, it shows prices, candles and trades, and says when the daemon is away."""
+    """Invited, it shows prices, candles and trades, and says when the daemon is away, or never was there."""
     async with elsewhere(checkout / EXAMPLES) as origin:
         async with trading(gateway=Gateway(port=0, origins=(origin,))) as (_, d):
             visit = partial(
@@ -144,8 +144,13 @@ def look(
     )
     cut()
     page.wait_for_function("window.wasAway && !document.body.classList.contains('away')")
-    price = page.locator("#symbols td.number").inner_text()
-    return price, page.locator("#tape li").all_inner_texts(), colours, heard.complaints
+    price, tape = page.locator("#symbols td.number").inner_text(), page.locator("#tape li").all_inner_texts()
+    complaints = list(heard.complaints)
+    page.goto(f"{url.partition('=')[0]}=http://127.0.0.1:1")
+    page.get_by_text(
+        "nothing answers at http://127.0.0.1:1, or its [gateway] origins does not name"
+    ).wait_for()
+    return price, tape, colours, complaints
 
 
 async def test_the_example_resumes_after_a_restart_of_its_own(checkout: Path, tmp_path: Path) -> None:

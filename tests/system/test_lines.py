@@ -24,7 +24,7 @@ async def world(kind: str, **source: Any) -> AsyncIterator[World]:
     """A line may be ahead of another: where trades are numbered, what it brings too early waits for the rest."""
     async with AsyncExitStack() as stack:
         exchange = await stack.enter_async_context(OPEN[kind]())
-        keys = {"refill_url": exchange.rest_url, "hold": 30.0, **source}
+        keys = {"refill_url": exchange.rest_url, "hold": 60.0, **source}
         d = await stack.enter_async_context(daemon(sources=sources(kind, exchange.url, **keys)))
         listener = await stack.enter_async_context(client(d.url))
         made = World(kind, exchange, d, listener)

@@ -101,8 +101,8 @@ async def test_contained_errors_of_connections_are_counted_by_kind() -> None:
 
 
 async def test_who_stops_reading_is_seen_among_the_others() -> None:
-    """In the list by itself, with what waits for it and for how long, and in the metrics; gone from both when it is let
-    go."""
+    """In the list by itself, with what waits for it and for how long, first where what is wrong counts, and in the
+    metrics; gone from both when it is let go."""
     async with (
         beside_a_deaf_client(Session(outbox=50, slow_client=SlowClient.DROP_OLDEST)) as (w, deaf),
         http_client(w.daemon.http) as http,
@@ -122,6 +122,12 @@ async def test_who_stops_reading_is_seen_among_the_others() -> None:
         assert stuck["outbox"]["bytes"] > 100 * stuck["outbox"]["messages"]
         assert stuck["outbox"]["age"] > 0
         assert stuck["dropped"] > 0
+        for most in ("dropped", "waiting", "oldest"):
+            foremost = await get(http, f"/api/v1/clients?limit=1&most={most}")
+            assert [each["id"] for each in foremost["clients"]] == [stuck["id"]]
+            assert (foremost["total"], foremost["next"]) == (2, None)
+        both = (await get(http, "/api/v1/clients?most=sent"))["clients"]
+        assert [each["sent"] for each in both] == sorted((each["sent"] for each in both), reverse=True)
         now = await figures(http)
         assert now["dataflow_outbox_messages"] == stuck["outbox"]["messages"]
         assert now["dataflow_outbox_bytes"] == stuck["outbox"]["bytes"]
@@ -204,6 +210,7 @@ async def test_many_clients_come_page_by_page() -> None:
         ("behind=-1", "behind"),
         ("behind=nan", "behind"),
         ("behind=inf", "behind"),
+        ("most=noise", "most"),
     ],
 )
 async def test_a_wrong_question_is_told_what_would_be_right(query: str, wrong: str) -> None:

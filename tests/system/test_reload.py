@@ -350,6 +350,9 @@ async def test_ready_may_need_a_source() -> None:
         await d.reload(needy)
         answer = await http.get("/ready")
         assert (answer.status_code, answer.json()["not_ready"]) == (503, ["sources"])
+        calm = await http.get("/ready?code=200")  # for pages
+        assert (calm.status_code, calm.json()) == (200, answer.json())
+        assert (await http.get("/ready?code=404")).status_code == 400
         await d.reload(evolve(needy, sources={"one": binance(exchange, BTC, eager=True)}))
         await exchange.wait_subscribed(["BTCUSDT"])
         while (await http.get("/ready")).status_code != 200:

@@ -8,13 +8,17 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dataflow.client import Connection, Following, connect
+from dataflow.client import Trade as Told
 from dataflow.domain.timestamps import from_rfc3339
 from dataflow.settings.schema import Cache
 from simulators import merge, open_binance, playing, recorded, shipped
@@ -22,7 +26,9 @@ from tests.system.daemon import Client, client, daemon, from_binance
 
 ORACLE = Path(__file__).parent.parent / "data" / "binance_spot_20240808_oracle.csv.gz"
 SYMBOLS = {"BTC-USDT": "BTCUSDT", "ETH-USDT": "ETHUSDT"}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EVERYTHING = Cache(trades_per_symbol=20_000)
+PART = 7_000  # trades of the recording: enough to be cut in the middle
 
 Row = tuple[str, str, str, Decimal, Decimal, int]
 
@@ -42,15 +48,16 @@ def row(trade: dict[str, Any]) -> Row:
     return (trade["symbol"], trade["tradeId"], trade["side"], trade["price"], trade["qty"], at_us)
 
 
-def assert_is_the_oracle(listener: Client, symbol: str) -> None:
+def assert_is_the_oracle(listener: Client, symbol: str, count: int | None = None) -> None:
+    """`count`: how many of its trades are played. None: all."""
     trades = listener.trades(symbol)
-    assert [row(trade) for trade in trades] == oracle(symbol)
+    assert [row(trade) for trade in trades] == oracle(symbol)[:count]
     assert [trade["offset"] for trade in trades] == list(range(1, len(trades) + 1))
 
 
-def recording() -> Any:
+def recording(most: int | None = None) -> Any:
     names = ("binance_btcusdt_trades_20240808.jsonl.gz", "binance_ethusdt_trades_20240808.jsonl.gz")
-    return recorded(merge(*(shipped(name).ticks for name in names)))
+    return recorded(islice(merge(*(shipped(name).ticks for name in names)), most))
 
 
 def total() -> int:
@@ -86,12 +93,12 @@ async def test_a_cut_in_the_middle_with_overlapping_replay_changes_nothing(mode:
     ):
         for symbol in SYMBOLS:
             await listener.call("subscribe", channel="trades", symbol=symbol)
-        async with playing(exchange, recording(), speed=math.inf, start="all_subscribed"):
-            await listener.until(lambda: listener.traded.total() >= 5000)
+        async with playing(exchange, recording(PART), speed=math.inf, start="all_subscribed"):
+            await listener.until(lambda: listener.traded.total() >= PART / 2)
             await exchange.disconnect(mode, **({"seconds": 0.2} if mode == "drop" else {}))
-            await listener.until(lambda: listener.traded.total() >= total())
+            await listener.until(lambda: listener.traded.total() >= PART)
         for symbol in SYMBOLS:
-            assert_is_the_oracle(listener, symbol)
+            assert_is_the_oracle(listener, symbol, listener.traded[symbol])
         assert listener.of("stream.gap") == []
         assert len(listener.of("connection.lost")) == 1
         assert len(listener.of("connection.restored")) == 1
@@ -99,24 +106,30 @@ async def test_a_cut_in_the_middle_with_overlapping_replay_changes_nothing(mode:
         assert set(d.crashes()) == {"sources/binance/lines/1"}
 
 
-async def test_a_client_that_comes_back_misses_nothing() -> None:
-    """A client that leaves in the middle resumes with `since`: both halves together are the oracle."""
+async def take(events: Following[Any], symbol: str, count: int) -> list[Row]:
+    """So many trades of `symbol`. Of none of the symbols anything is missing."""
+    taken: list[Row] = []
+    while len(taken) < count:
+        event = await anext(events)
+        assert isinstance(event, Told | Connection), event
+        if isinstance(event, Told) and event.symbol == symbol:
+            at_us = (event.timestamp - EPOCH) // timedelta(microseconds=1)
+            taken.append((symbol, str(event.trade_id), str(event.side), event.price, event.quantity, at_us))
+    return taken
+
+
+async def test_a_program_that_comes_back_misses_nothing() -> None:
+    """One that ends in the middle keeps its positions; the next one goes on there: both halves together are the
+    oracle."""
     async with (
         open_binance() as exchange,
         daemon(sources=from_binance(exchange.url, *SYMBOLS), cache=EVERYTHING) as d,
-        playing(exchange, recording(), speed=math.inf, start="all_subscribed") as player,
+        playing(exchange, recording(), speed=math.inf, start="all_subscribed"),
     ):
-        async with client(d.url) as first:
-            await first.call("subscribe", symbol="ETH-USDT")
-            begun = await first.call("subscribe", symbol="BTC-USDT")
-            await first.until(lambda: first.traded["BTC-USDT"] >= 1000)
-        trades = first.trades("BTC-USDT")
-        position = {"epoch": begun["epoch"], "offset": trades[-1]["offset"]}
-        async with client(d.url) as second:
-            answer = await second.call("subscribe", symbol="BTC-USDT", since=position)
-            assert answer["recovered"] is True
-            await player.finished.wait()
-            known = len(trades) + len(answer["trades"])
-            await second.until(lambda: known + second.traded.total() >= len(oracle("BTC-USDT")))
-            whole = [*trades, *answer["trades"], *second.trades()]
-            assert [row(trade) for trade in whole] == oracle("BTC-USDT")
+        async with connect(d.url) as feed:
+            before = await take(feed.trades(SYMBOLS), "BTC-USDT", 1000)
+            positions = feed.positions
+        async with connect(d.url) as feed:
+            left = len(oracle("BTC-USDT")) - len(before)
+            after = await take(feed.trades("BTC-USDT", since=positions), "BTC-USDT", left)
+        assert [*before, *after] == oracle("BTC-USDT")

@@ -12,6 +12,8 @@ import trio
 from attrs import define, field
 
 from actors.subscription import Fanout
+from dataflow.client import Connection, connect
+from dataflow.client import Trade as Told
 from dataflow.domain import Topic
 from dataflow.gateway import admission, recovery
 from dataflow.gateway.admission import Standing, Turn, Turns, Urgency
@@ -23,6 +25,7 @@ from tests.system.daemon import Client, Daemon, client, daemon, from_binance, ht
 
 CLIENTS = 120
 SYMBOL = "BTC-USDT"
+RETRY = 0.05  # seconds
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -80,66 +83,59 @@ async def stage(*, at_once: int = 1, waiting: int = 1000, **gateway: Any) -> Asy
 
 @define
 class Follower:
-    """A client over several connections; `offsets` are the places it got, in order."""
+    """A user's program. `offsets` are the places that it got, in order; anything but trades would be a fault."""
 
     offsets: list[int] = field(factory=list)
-    answers: list[dict[str, Any]] = field(factory=list)
-    closed: tuple[int, str] | None = None
-    _connected: Client | None = None
+    connections: list[Connection] = field(factory=list)
 
-    @property
-    def reached(self) -> int:
-        """The newest known place."""
-        live = [] if self._connected is None else self._connected.trades(SYMBOL)
-        return int(live[-1]["offset"] if live else self.answers[-1]["offset"])
+    async def follow(self, url: str) -> None:
+        """Until the end of the test, over however many connections."""
+        async with connect(url, retry_first=RETRY, retry_most=RETRY) as feed:
+            async for event in feed.trades(SYMBOL, snapshot=5):
+                if isinstance(event, Connection):
+                    self.connections.append(event)
+                else:
+                    assert isinstance(event, Told), event
+                    self.offsets.append(event.offset)
 
-    async def follow(self, url: str, *, answered: trio.abc.SendChannel[None]) -> None:
-        """Connect, subscribe behind the last place if there is one, report it, and stay until the end."""
-        since = {"epoch": self.answers[-1]["epoch"], "offset": self.reached} if self.answers else None
-        async with client(url) as self._connected:
-            asked: dict[str, Any] = {"snapshot": 5} if since is None else {"since": since}
-            self.answers.append(await self._connected.call("subscribe", symbol=SYMBOL, **asked))
-            await answered.send(None)
-            await self._connected.until(lambda: self._connected is None or self._connected.closed)
-        self.offsets += [trade["offset"] for trade in self.answers[-1]["trades"]]
-        self.offsets += [trade["offset"] for trade in self._connected.trades(SYMBOL)]
-        assert self._connected.of("connection.draining")
-        self.closed = self._connected.closed
-
-
-async def start_all(nursery: trio.Nursery, followers: list[Follower], url: str) -> None:
-    """Returns when all of them are subscribed."""
-    send, receive = trio.open_memory_channel[None](len(followers))
-    for follower in followers:
-        nursery.start_soon(lambda each=follower: each.follow(url, answered=send))
-    for _ in followers:
-        await receive.receive()
+    def of(self, state: str) -> list[Connection]:
+        return [each for each in self.connections if each.state == state]
 
 
 async def test_all_clients_come_back_after_a_restart_and_miss_no_trade() -> None:
     """Many clients get their snapshots at once. The gateway restarts at the same address, and all resume. Each gets
-    every trade once and in order, also those of the outage."""
-    async with stage(at_once=2) as s:
+    every trade once and in order, also those that come before any of them is served again."""
+    async with stage(at_once=2) as s, trio.open_nursery() as nursery:
         followers = [Follower() for _ in range(CLIENTS)]
         url = s.daemon.url
+
+        async def all_have_it() -> None:
+            await until(lambda: all(each.offsets[-1:] == [s.published] for each in followers))
+
         await s.publish(20)
+        for follower in followers:
+            nursery.start_soon(follower.follow, url)
         for _ in range(2):
-            async with trio.open_nursery() as nursery:
-                await start_all(nursery, followers, url)
-                await s.publish(10)
-                await s.daemon.root.restart("gateway")
-            assert {follower.closed for follower in followers} == {(1001, "server going away")}
+            await all_have_it()
             await s.publish(10)
-            assert s.daemon.url == url
-        async with trio.open_nursery() as nursery:
-            await start_all(nursery, followers, url)
-            await s.publish(10)
+            turns = [s.hold_a_turn() for _ in range(2)]
             await s.daemon.root.restart("gateway")
+            await s.waiting(resuming=CLIENTS)
+            await s.publish(10)
+            for turn in turns:
+                s.daemon.lobby.admission.leave(turn)
+            assert s.daemon.url == url
+        await all_have_it()
+        await s.publish(10)
+        await all_have_it()
         for follower in followers:
             assert follower.offsets == list(range(16, s.published + 1))
-            assert [answer.get("recovered") for answer in follower.answers] == [None, True, True]
+            assert len(follower.of("draining")) == 2
+            ended = [(each.code, each.reason) for each in follower.of("lost") if each.code is not None]
+            assert ended == [(1001, "server going away")] * 2
         assert s.daemon.lobby.admission.admitted == 3 * CLIENTS
         assert s.daemon.crashes() == []
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_served_client_goes_on_while_a_storm_waits() -> None:

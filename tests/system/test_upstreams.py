@@ -107,7 +107,7 @@ async def test_trades_come_as_they_were_published(kind: str) -> None:
 @EACH
 async def test_trades_that_were_missed_come_in_their_places(kind: str) -> None:
     """The connection was lost, and the exchange traded on. What its REST has is asked for; there is no gap."""
-    async with world(kind, hold=10.0) as w:
+    async with world(kind, hold=60.0) as w:
         await w.publish(3)
         await w.heard()
         await w.exchange.disconnect("refuse")
@@ -122,7 +122,7 @@ async def test_trades_that_were_missed_come_in_their_places(kind: str) -> None:
 @EACH
 async def test_a_lying_answer_is_not_believed(kind: str) -> None:
     """Wrong prices first, then two trades for one id: the trades wait for an honest answer."""
-    async with world(kind, hold=30.0) as w:
+    async with world(kind, hold=60.0) as w:
         await w.publish(3)
         await w.heard()
         w.exchange.fault("rest_lie", times=2)
@@ -155,7 +155,7 @@ async def test_a_symbol_that_the_exchange_refuses_is_told(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["okx", "bitfinex"])
 async def test_an_announced_end_loses_nothing(kind: str) -> None:
     """The exchange says that it will hang up, and the daemon is back before that."""
-    async with world(kind, hold=10.0) as w:
+    async with world(kind, hold=60.0) as w:
         await w.publish(3)
         await w.heard()
         await w.exchange.disconnect("announce", 0.2)

@@ -21,11 +21,11 @@ from dataflow.cache.archive import Keep
 from .. import examples
 from ..common import Json
 from ..daemon import Config
-from ..ends import Mistake
+from ..ends import Mistake, wrong
+from ..progress import progress, waiting
 from . import exporting, importing
 from .listing import as_json, counted, told
 from .places import copies, lines, named, reading, writing
-from .progress import progress, waiting
 
 Directory: TypeAlias = Annotated[
     Path | None,
@@ -144,7 +144,7 @@ def prune(
     if oldest is None and keep_trades is None:
         raise Mistake("prune needs --before, --keep-days or --keep-trades")
     if keep_trades is not None and keep_trades < 1:
-        raise Mistake(f"--keep-trades must be 1 or more, not {keep_trades}")
+        raise wrong("--keep-trades", keep_trades, "at least 1")
     with writing(named(config, directory, dsn)) as (store, _contents):
         old = [day for day in store.days()[:-1] if oldest is not None and day.name < oldest.isoformat()]
         parts = [f"{day.name} ({day.size:,} bytes)" for day in old]
@@ -157,7 +157,8 @@ def prune(
             return 1
         size = store.usage().size
         days = (today - oldest).days + 1 if oldest is not None else _FOREVER
-        store.retain(Keep(days, keep_trades or 0, 0), today.isoformat())
+        with waiting("removing"):
+            store.retain(Keep(days, keep_trades or 0, 0), today.isoformat())
         print(f"removed {', '.join(parts)}: {size - store.usage().size:,} bytes are free again")
     return 0
 
@@ -171,16 +172,16 @@ def _oldest(today: date, before: str | None, keep_days: int | None) -> date | No
         raise Mistake("--before and --keep-days say the same in two ways: give one of them")
     if keep_days is not None:
         if not 1 <= keep_days <= _FOREVER:
-            raise Mistake(f"--keep-days must be 1 to {_FOREVER}, not {keep_days}")
+            raise wrong("--keep-days", keep_days, f"1 to {_FOREVER}")
         return today - timedelta(days=keep_days - 1)
     if before is None:
         return None
     try:
         oldest = date.fromisoformat(before)
     except ValueError:
-        raise Mistake(f"--before: found {before}; must be a day such as 2026-11-27") from None
+        raise wrong("--before", before, "a day such as 2026-11-27") from None
     if oldest > today:
-        raise Mistake(f"--before: {before} is in the future")
+        raise wrong("--before", before, "today or a day before")
     return oldest
 
 

@@ -27,8 +27,8 @@ from dataflow.faces.rest import lines
 from dataflow.gateway import spelling
 from dataflow.gateway.walk import Bounds, Walk
 
-from ..ends import Mistake
-from .progress import progress
+from ..ends import Mistake, wrong
+from ..progress import progress
 
 Format: TypeAlias = Literal["csv", "jsonl", "parquet"]
 
@@ -49,9 +49,7 @@ def moment(option: str, text: str | None) -> int | None:
     try:
         return from_rfc3339(f"{text}T00:00:00Z" if len(text) == len("2026-11-27") else text)
     except ValueError:
-        raise Mistake(
-            f"{option}: found {text}; must be a day or a time, such as 2026-11-27 or 2026-11-27T12:00:00Z"
-        ) from None
+        raise wrong(option, text, "a day or a time, such as 2026-11-27 or 2026-11-27T12:00:00Z") from None
 
 
 def format_of(output: Path | None) -> Format:
@@ -147,9 +145,12 @@ def _open(output: Path | None) -> Iterator[IO[bytes]]:
             file = made.open("wb")
         except OSError as error:
             raise Mistake(f"cannot write {output}: {error.strerror}") from None
-        with file:
-            yield file
-        os.replace(made, output)
+        try:
+            with file:
+                yield file
+            os.replace(made, output)
+        except OSError as error:
+            raise Mistake(f"cannot write {output}: {error.strerror}") from None
     except BaseException:
         made.unlink(missing_ok=True)
         raise

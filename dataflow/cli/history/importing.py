@@ -34,8 +34,8 @@ from dataflow.domain.timestamps import from_rfc3339
 from dataflow.settings.schema import History
 
 from ..ends import Mistake
+from ..progress import progress
 from .places import reading
-from .progress import progress
 
 Names: TypeAlias = Annotated[
     dict[str, str] | None,

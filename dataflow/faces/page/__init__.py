@@ -8,17 +8,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 from attrs import frozen
-from quart import Response
+from quart import Response, request
 
 from dataflow import plugs
+from dataflow.faults.registry import NO_CHAOS
 from dataflow.gateway import face
 from dataflow.gateway.about import About, Answer, Parameter, Sample
-from dataflow.gateway.application import NOTHING_LOADED, HttpProblem, file_response, json_response
+from dataflow.gateway.application import NOTHING_LOADED, HttpProblem, asker, file_response, json_response
 from dataflow.gateway.face import Route
 from dataflow.gateway.hall import Hall
+from dataflow.gateway.problems import Forbidden, Unauthorised
+from dataflow.server.handshake import Handshake
 from dataflow.settings.schema import FaceSettings
 
 _KINDS = {"css": "text/css", "js": "text/javascript", "mjs": "text/javascript"}  # by the end of the name
@@ -42,11 +45,27 @@ class FaceInfo:
 
 
 @frozen
+class Access:
+    """What the daemon would say to who asks, so that nobody has to be refused to know it.
+
+    `admin`: whether the operator's interface is on. `inside`: whether it shows the inside to the asker, or to
+    the operator's token, or at the operator's own listener. `operator`, `faults`: why what the operator alone
+    may do, and faults on purpose, would be refused; null: they would not.
+    """
+
+    admin: bool
+    inside: Literal["open", "token", "elsewhere"]
+    operator: str | None
+    faults: str | None
+
+
+@frozen
 class Served:
     """All faces, those that are on first, and sources to which producers connect, in alphabetical order. The
     symbols: those of the configuration in its order, then those that producers brought. The intervals: those
     of candles that are made here."""
 
+    access: Access
     symbols: list[str]
     intervals: list[str]
     faces: list[FaceInfo]
@@ -58,7 +77,7 @@ class Face(face.Face):
 
     def routes(self, hall: Hall) -> Iterable[Route]:
         async def told() -> Response:
-            return json_response(served(hall))
+            return json_response(served(hall, access(hall, asker(), _at_port())))
 
         return (
             Route("/", _shown(_file("files/index.html"), "text/html", OWN_FILES), about=_INDEX),
@@ -77,7 +96,31 @@ class Face(face.Face):
         yield Sample("This page", "{http}/faces", "What is served where; the same as JSON.", lines=lines)
 
 
-def served(hall: Hall) -> Served:
+def access(hall: Hall, client: Handshake, port: int | None) -> Access:
+    """What would be refused to a client that came in at `port`."""
+    admin = any(each.name == "admin" for each in hall.faces)
+    faults = None if hall.core.faults is not None else NO_CHAOS
+    if hall.settings.operator.port is not None and port != hall.lobby.operator_port:
+        return Access(
+            admin, "elsewhere", "this has a listener of the operator's own: [operator] port", faults
+        )
+    try:
+        hall.identity.require_insight(client)
+    except Unauthorised as refusal:
+        return Access(admin, "token", refusal.summary, faults)
+    try:
+        hall.identity.require_operator(client)
+    except (Forbidden, Unauthorised) as refusal:
+        return Access(admin, "open", refusal.summary, faults)
+    return Access(admin, "open", None, faults)
+
+
+def _at_port() -> int | None:
+    server = request.scope.get("server")
+    return server and server[1]
+
+
+def served(hall: Hall, access: Access) -> Served:
     """What is served."""
     on = [
         FaceInfo(each.name, each.words, True, _key(each.name), list(each.about(hall))) for each in hall.faces
@@ -85,6 +128,7 @@ def served(hall: Hall) -> Served:
     off = sorted({*plugs.names("faces")} - {each.name for each in on})
     words = {name: face.words(plugs.find("faces", name)) for name in off}
     return Served(
+        access,
         list(hall.core.carriers),
         list(hall.core.candles.intervals),
         [*on, *(FaceInfo(name, words[name], False, _key(name), []) for name in off)],

@@ -64,14 +64,15 @@ function showSample(sample) {
     stamp("sample-part", ".title", ".about", ".address", ".tabs", ".line", ".copy", ".trial");
   const shown = { lines: sample.lines, kind: Object.keys(sample.lines)[0] };
   title.textContent = sample.name;
+  title.id = `sample-${samples.length}`;
+  for (const button of [copy, trial.querySelector(".go")]) button.setAttribute("aria-describedby", title.id);
   for (const kind of Object.keys(sample.lines)) {
     const tab = element("button", "", kind);
-    tab.setAttribute("role", "tab");
     tab.onclick = () => { shown.kind = kind; shown.fill(); };
     tabs.append(tab);
   }
   shown.fill = () => {
-    for (const tab of tabs.children) tab.setAttribute("aria-selected", tab.textContent === shown.kind);
+    for (const tab of tabs.children) tab.setAttribute("aria-pressed", tab.textContent === shown.kind);
     mark(about, filled(sample.words));
     address.textContent = filled(sample.address);
     if (/^https?:/.test(address.textContent)) address.href = address.textContent;

@@ -8,6 +8,7 @@ text is `""`, as PostgreSQL reads them. A line of NDJSON is what stands in a pag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -72,14 +73,15 @@ def _trade(offset: int, trade: Trade) -> str:
     if name is None or not name.isalnum():
         name = "" if name is None else quoted(name)
     return (
-        f"{offset},updated,trades,{trade.symbol},{to_rfc3339(trade.timestamp)},{trade.side or ''},"
+        f"{offset},updated,trades,{_name(trade.symbol)},{to_rfc3339(trade.timestamp)},{trade.side or ''},"
         f"{trade.quantity!s},{trade.price!s},{name},{quoted(trade.source)},{offset}"
     )
 
 
 def _gap(gap: Gap, symbol: str) -> str:
     told = spelling.gap(gap)
-    return f"{_BEFORE_SYMBOL}{symbol}{_BEHIND_SYMBOL}{','.join([_cell(told[name]) for name in _GAP])}\r\n"
+    name = _name(symbol) if symbol else ""
+    return f"{_BEFORE_SYMBOL}{name}{_BEHIND_SYMBOL}{','.join([_cell(told[each]) for each in _GAP])}\r\n"
 
 
 def _cell(value: Any) -> str:
@@ -99,3 +101,6 @@ def quoted(text: str) -> str:
     if not text or any(each in text for each in ',"\r\n'):
         return '"' + text.replace('"', '""') + '"'
     return text
+
+
+_name: Final = lru_cache(10_000)(quoted)  # of a symbol: it stands in every row

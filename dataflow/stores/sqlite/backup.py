@@ -16,11 +16,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from dataflow.cache.archive import ArchiveFull
 from dataflow.domain.errors import ConfigError
 
 from . import day as files
 from .day import UNFINISHED, Day
-from .folder import Folder
+from .folder import Folder, code
 
 Tell: TypeAlias = Callable[[int], None]  # so many bytes more are copied
 
@@ -29,7 +30,10 @@ _PIECE: Final = 1 << 22  # bytes
 
 
 def backup(days: Sequence[Day], target: Path, tell: Tell) -> None:
-    """Copy these files into the directory `target`. Raises ConfigError, sqlite3.Error and OSError."""
+    """Copy these files into the directory `target`.
+
+    Raises ConfigError, ArchiveFull, sqlite3.Error and OSError.
+    """
     target.mkdir(parents=True, exist_ok=True)
     if any(target.iterdir()):
         raise ConfigError([f"{target} is not empty: a backup needs a new directory"])
@@ -38,8 +42,10 @@ def backup(days: Sequence[Day], target: Path, tell: Tell) -> None:
         made = target / (day.path.name + UNFINISHED)
         try:
             _copy(day, made, tell)
-        except sqlite3.Error:
+        except sqlite3.Error as error:
             made.unlink(missing_ok=True)
+            if code(error) == sqlite3.SQLITE_FULL:  # what is copied is only read
+                raise ArchiveFull(f"no room: the disk of {target} is full") from error
             if day is days[-1] or day.path.exists():
                 raise
             continue  # it was removed in the meantime, because it is too old

@@ -138,7 +138,7 @@ class Folder:
         try:
             yield
         except sqlite3.Error as error:
-            kind = ArchiveFull if _code(error) == sqlite3.SQLITE_FULL else ArchiveFailed
+            kind = ArchiveFull if code(error) == sqlite3.SQLITE_FULL else ArchiveFailed
             raise kind(self._why(error)) from error
         except UnicodeError as error:  # SQLite met text that is none
             raise ArchiveFailed(f"the history in {self.path} is damaged: {error}") from error
@@ -150,10 +150,10 @@ class Folder:
     def _why(self, error: sqlite3.Error) -> str:
         if vanished := self._vanished():
             return vanished
-        code = _code(error)
-        if code == sqlite3.SQLITE_FULL:
+        number = code(error)
+        if number == sqlite3.SQLITE_FULL:
             return f"no room: the disk of {self.path} is full"
-        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
+        if number in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
             return f"the history in {self.path} cannot be written: {error}"
         return f"the history in {self.path} fails: {error}"
 
@@ -178,7 +178,7 @@ class Folder:
         return ""
 
 
-def _code(error: sqlite3.Error) -> int:
+def code(error: sqlite3.Error) -> int:
     """SQLite's code of an error, without the details; 0 without one."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 

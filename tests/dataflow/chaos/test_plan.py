@@ -9,7 +9,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.chaos.plan import Plan, Rehearsal, Shape, Step, make
+from dataflow.chaos.plan import FORMATS, Make, Plan, Rehearsal, Shape, Step, make, makes
 from dataflow.faults.registry import Faults
 from simulators.exchange import MODES
 from simulators.faults import KINDS
@@ -54,6 +54,22 @@ def test_a_seed_means_the_same_for_ever() -> None:
 def test_another_seed_makes_another_plan(seed: int) -> None:
     """A hundred seeds must rehearse a hundred different storms."""
     assert make(Rehearsal(seed), SHAPE).steps != make(Rehearsal(seed + 1), SHAPE).steps
+
+
+@given(seed=SEEDS, count=st.integers(1, 6))
+def test_one_client_owes_nothing_to_the_library_and_one_is_made_of_it(seed: int, count: int) -> None:
+    """So that it hides no fault of its own, and has to bear whatever comes."""
+    made = [*makes(seed, count).values()]
+    assert made == [*makes(seed, count).values()]
+    assert made[0] == Make("own")
+    assert [each.sort for each in made[2:3]] == ["library"] * (count > 2)
+
+
+def test_every_way_to_use_the_library_is_rehearsed() -> None:
+    """By some of a few hundred seeds: each format, both loops, one symbol or all, with candles or without."""
+    drawn = {each for seed in range(400) for each in makes(seed, 3).values()}
+    assert len({each for each in drawn if each.sort == "core"}) == len(FORMATS) * 2
+    assert len({each for each in drawn if each.sort == "library"}) == len(FORMATS) * 2**4
 
 
 @given(rehearsal=REHEARSALS)

@@ -25,7 +25,7 @@ from dataflow.cli.columns import Columns
 from dataflow.cli.common import daemon_url, until_interrupted
 from dataflow.cli.config import CONFIG
 from dataflow.cli.daemon import told_end, why_not_free
-from dataflow.cli.ends import Failure, Mistake
+from dataflow.cli.ends import Failure, Interrupted, Mistake
 from dataflow.cli.history import HISTORY
 from dataflow.cli.simulate import SIMULATORS, as_line
 from dataflow.cli.top import VIEWS
@@ -159,7 +159,7 @@ class TestReadme:
     def test_its_examples_can_be_typed(self, page: str) -> None:
         """Every command line is accepted."""
         examples = re.findall(r"`dataflow ([a-z][^`|]+)`", page) + re.findall(r"^dataflow (.*)$", page, re.M)
-        typed = [re.split("[#>]|mkdir", example)[0].split() for example in examples]
+        typed = [re.split("[#>|]|mkdir", example)[0].split() for example in examples]
         assert len(typed) > 20
         for words in (
             each for each in typed if not {"COMMAND", "SHELL"} & set(each) and "http://" not in each[0]
@@ -206,14 +206,22 @@ class TestEnds:
     @pytest.mark.parametrize(
         ("words", "told"),
         [
-            (("tial",), 'dataflow: Unknown command "tial". Did you mean "tail"? '),
+            (("tial",), "dataflow: there is no dataflow tial; did you mean tail?\n"),
             (("tail",), "dataflow: tail needs a symbol, such as `dataflow tail BTC-USD`"),
-            (("tail", "A-B", "--cuont", "3"), "dataflow: Unknown option: --cuont. Did you mean --count?"),
+            (("zzz",), "dataflow: there is no dataflow zzz; dataflow --help lists what there is\n"),
+            (("config", "sohw"), "dataflow: there is no dataflow config sohw; did you mean show?\n"),
+            (
+                ("tail", "A-B", "--cuont=3"),
+                "dataflow: dataflow tail has no option --cuont; did you mean --count?\n",
+            ),
+            (("top", "--zz"), "dataflow: dataflow top has no option --zz; dataflow top --help lists what"),
+            (("fault", "a", "boom"), "dataflow: KIND: found boom; must be one of crash, hang, delay, drop,"),
+            (("run", "--log-level", "x"), "dataflow: --log-level: found x; must be one of debug, info,"),
             (
                 ("tail", "A-B", "--count", "x"),
                 "dataflow: --count: found x; must be a whole number",
             ),
-            (("tail", "A-B", "--count", "0"), "dataflow: --count must be at least 1, not 0"),
+            (("tail", "A-B", "--count", "0"), "dataflow: --count: found 0; must be at least 1"),
             (("chaos", "--minutes", "-1"), "dataflow: --minutes: found -1.0; must be > 0\n"),
             (
                 ("chaos", "--deaths", "1", "--seconds", "0"),
@@ -244,11 +252,24 @@ class TestEnds:
             (("run", "--config", "nope.toml"), "nope.toml: no such file"),
             (("demo", "--config", "nope.toml"), "nope.toml: no such file"),
             (("simulate", "replay", "nope.csv"), "dataflow: nope.csv: no such file"),
-            (("simulate", "binance", "--speed", "0"), "dataflow: speed must be a number greater than 0"),
+            (("simulate", "binance", "--speed", "0"), "dataflow: --speed: found 0; must be a number greater"),
+            (
+                ("simulate", "binance", "--port", "99999"),
+                "dataflow: --port: found 99999; must be 0 to 65435\n",
+            ),
             (("simulate", "ticks", "--to", "9000"), "dataflow: --to: found 9000; must be HOST:PORT"),
-            (("simulate", "ticks", "--every", "-1"), "dataflow: --every must be seconds >= 0"),
-            (("status", "--url", "ftp://x"), "dataflow: ftp://x/ready is not an address: "),
-            (("status", "--url", "http://x:y"), "dataflow: http://x:y/ready is not an address: "),
+            (
+                ("simulate", "ticks", "--every", "-1"),
+                "dataflow: --every: found -1; must be seconds, at least 0",
+            ),
+            *(
+                (
+                    words,
+                    f"dataflow: --url: found {words[-1] or 'nothing'}; must be an address such as http://127",
+                )
+                for url in ("ftp://x", "http://x:y", "http://x:99999", "http://[::1", "http://", "")
+                for words in (("status", "--url", url), ("client", "A-B", "--url", url))
+            ),
         ],
     )
     def test_a_mistake_is_one_line(self, output: Output, words: tuple[str, ...], told: str) -> None:
@@ -290,9 +311,14 @@ class TestEnds:
         [
             (Mistake("no"), 1, "dataflow: no\n"),
             (Failure("no"), 2, "dataflow: no\n"),
-            (KeyboardInterrupt(), 0, ""),
+            (Interrupted("the end"), 130, "dataflow: interrupted before the end\n"),
+            (KeyboardInterrupt(), 130, "dataflow: interrupted before it was done\n"),
             (BaseExceptionGroup("", [BaseExceptionGroup("", [Mistake("deep")])]), 1, "dataflow: deep\n"),
-            (BaseExceptionGroup("", [KeyboardInterrupt()]), 0, ""),
+            (
+                BaseExceptionGroup("", [KeyboardInterrupt()]),
+                130,
+                "dataflow: interrupted before it was done\n",
+            ),
         ],
     )
     def test_how_an_error_ends(
@@ -587,7 +613,7 @@ class TestSimulate:
     def test_another_mistake_is_not_blamed_on_a_port(self, output: Output, taken: int) -> None:
         """A wrong speed is reported as such, also while the port is taken."""
         _, _, err = output.of("simulate", "binance", "--port", str(taken), "--speed", "0")
-        assert err.startswith("dataflow: speed must be")
+        assert err.startswith("dataflow: --speed: found 0; must be")
 
 
 class TestFault:

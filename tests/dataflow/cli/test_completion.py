@@ -114,4 +114,4 @@ def test_every_command_with_files_is_known() -> None:
 def test_another_shell(capsys: pytest.CaptureFixture[str]) -> None:
     """It is a mistake that names those that are known."""
     assert main(["completion", "tcsh"]) == 1
-    assert 'Choose from: "bash", "zsh", "fish"' in capsys.readouterr().err
+    assert "SHELL: found tcsh; must be one of bash, zsh, fish" in capsys.readouterr().err

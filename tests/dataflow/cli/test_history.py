@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import sqlite3
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -316,6 +317,25 @@ def test_reading_and_copying_beside_a_daemon(history: Call, small: Path, tmp_pat
     assert (contents.epoch, contents.is_clean, contents.streams["BTC-USD"].last) == (7, False, 2_000)
     assert list(copy.behind("BTC-USD", 14, 9_999)) == list(run(15, 2_000).places)
     copy.close(False)
+
+
+def test_a_full_disk_is_named(
+    history: Call, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That which is written to, and not that of the history. No half of a table stays."""
+    (tmp_path / "a.csv.new").symlink_to("/dev/full")
+    code, _, err = history("export", "-o", tmp_path / "a.csv", "-d", small)
+    assert (code, err) == (1, f"dataflow: cannot write {tmp_path / 'a.csv'}: No space left on device\n")
+    assert not list(tmp_path.glob("a.csv*"))
+
+    def full(*_arguments: object) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    monkeypatch.setattr("dataflow.stores.sqlite.backup._copy", full)
+    code, _, err = history("backup", tmp_path / "copy", "-d", small)
+    assert (code, err) == (2, f"dataflow: no room: the disk of {tmp_path / 'copy'} is full\n")
 
 
 def test_a_backup_is_restored_where_nothing_is(history: Call, small: Path, tmp_path: Path) -> None:

@@ -338,11 +338,11 @@ class TestCommand:
         assert "\x1b" not in out
 
     def test_json(self, answers: Any, capsys: pytest.CaptureFixture[str]) -> None:
-        """--json passes the daemon's answer on."""
-        asked = answers(TREE)
+        """--json passes the daemon's answers on: the tree, and beside its root all else that is shown."""
+        answers(TREE)
         assert main(["status", "--json", "--url", "http://x:1"]) == 0
-        assert json.loads(capsys.readouterr().out) == TREE
-        assert asked == ["GET http://x:1/actors"]
+        told = json.loads(capsys.readouterr().out)
+        assert told == TREE | {"ready": READY, "daemon": DAEMON | {"outbox": OUTBOX}}
 
     def test_watch_json(self, answers: Any, capsys: pytest.CaptureFixture[str]) -> None:
         """--watch --json prints one tree per line until it is interrupted."""
@@ -372,6 +372,16 @@ class TestCommand:
         assert drawn.startswith("\x1b[?1049h")
         assert drawn.count("shard-0") >= 2
         assert "\x1b[?1049l" in drawn
+
+    def test_watch_on_a_dumb_terminal(self, answers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It gets one tree after the other, and not one escape code."""
+        terminal = Console(file=io.StringIO(), force_terminal=True, width=100, _environ={"TERM": "dumb"})
+        monkeypatch.setattr("dataflow.cli.status.Console", lambda: terminal)
+        answers(TREE, TREE, KeyboardInterrupt())
+        assert main(["status", "--watch"]) == 0
+        drawn = terminal.file.getvalue()  # type: ignore[attr-defined]
+        assert drawn.count("shard-0") == 2
+        assert "\x1b" not in drawn
 
     def test_watch_needs_a_daemon_to_begin_with(
         self, answers: Any, capsys: pytest.CaptureFixture[str]

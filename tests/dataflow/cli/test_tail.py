@@ -336,7 +336,7 @@ class TestFollowing:
 
     async def test_a_connection_that_breaks_is_told_in_words(self, said: Any) -> None:
         """As a killed daemon leaves it: no close code, no reason."""
-        killed = says(answer(7), update(8), then="cut")
+        killed = says(answer(7), update(8), then="cut", calls=2)  # a call that nobody reads would be a reset
         async with gateway(killed, says(answer(8, recovered=True), update(9))) as server:
             await follow(server.url, tail_of(count=2), PLAIN)
         assert said() == [

@@ -9,6 +9,7 @@ import pty
 import subprocess
 import sys
 import termios
+from functools import partial
 from typing import Any
 
 import pytest
@@ -164,6 +165,23 @@ class TestCommand:
         assert [row.get("name", row.get("id")) for row in told[f"{by}s"]] == names
         assert {row["rate"] for row in told["clients"]} == {None} if by == "client" else {12.3, 0.0, None}
 
+    @pytest.mark.parametrize(("sort", "most"), [(None, "rate"), ("oldest", "oldest"), ("sent", "sent")])
+    def test_of_a_crowd_the_busiest_matter(
+        self, answering: Daemon, capsys: pytest.CaptureFixture[str], sort: str | None, most: str
+    ) -> None:
+        """Of more than 1,000 clients the daemon names those that have most of what is sorted by, however late
+        they came. Only where it has no such order, those that have been there for longest are sorted."""
+        page = {"total": 1001, "clients": [{**CLIENT, "id": 900}], "next": None}
+        first = {"total": 1001, "clients": [CLIENT], "next": None}
+        answering.answers["GET", f"/api/v1/clients?limit=200&most={most}"] = 200, json.dumps(page).encode()
+        answering.answers["GET", "/api/v1/clients?limit=200&after=0"] = 200, json.dumps(first).encode()
+        words = ["top", "--once", "--by", "client", "--json", "--url", answering.url]
+        assert main([*words, *(["--sort", sort] if sort else [])]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert ([row["id"] for row in told["clients"]], told["total"]) == ([900], 1001)
+        assert main([*words, "--sort", "follows"]) == 0
+        assert [row["id"] for row in json.loads(capsys.readouterr().out)["clients"]] == [CLIENT["id"]]
+
     def test_more_than_is_wanted(self, answering: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
         """They are counted."""
         assert main(["top", "--once", "--limit", "1", "--url", answering.url]) == 0
@@ -173,9 +191,9 @@ class TestCommand:
         ("words", "told"),
         [
             (("--sort", "size"), "--sort: found size; must be one of source, state, trades/s, lag, symbols, last, for, "),
-            (("--by", "clients"), "Invalid value \"clients\" for --by. Choose from: \"source\", \"topic\", \"client\"."),
-            (("--interval", "0"), "--interval must be more than 0 seconds, not 0"),
-            (("--limit", "0"), "--limit must be at least 1, not 0"),
+            (("--by", "clients"), "--by: found clients; must be one of source, topic, client"),
+            (("--interval", "0"), "--interval: found 0; must be more than 0 seconds"),
+            (("--limit", "0"), "--limit: found 0; must be at least 1"),
         ],
     )  # fmt: skip
     def test_mistakes(self, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], told: str) -> None:
@@ -194,6 +212,21 @@ class TestCommand:
         assert capsys.readouterr().err == f"{told}\n"
         assert main([*words, "--token", "wrong"]) == 1
         assert capsys.readouterr().err == f"{told}, and it has another one\n"
+
+    def test_on_a_dumb_terminal(self, answering: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One look after the other, without keys and escape codes. Ctrl-C is the usual end."""
+        from dataflow.cli import top
+
+        def interrupted(_seconds: float) -> None:
+            raise KeyboardInterrupt
+
+        text = io.StringIO()
+        terminal = partial(Console, file=text, force_terminal=True, _environ={"TERM": "dumb"})
+        monkeypatch.setattr(top, "Console", terminal)
+        monkeypatch.setattr(top, "without_keys", interrupted)
+        assert main(["top", "--url", answering.url]) == 0
+        assert "fast" in text.getvalue()
+        assert "\x1b" not in text.getvalue()
 
     def test_keys(self, answering: Daemon) -> None:
         """On a terminal c shows the clients, with what each is sent a second from the second look on; q ends it with

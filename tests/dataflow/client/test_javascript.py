@@ -20,10 +20,22 @@ from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.client import Client, Event, Filled, Gap, Rewound, ServerFault, Subscribed, Topic, Trade
+from dataflow.client import (
+    Client,
+    Event,
+    Filled,
+    Gap,
+    Notice,
+    Refused,
+    Rewound,
+    ServerFault,
+    Subscribed,
+    Topic,
+    Trade,
+)
 from tests.support.node import FOLDER, NODE, compiled
 
-from .test_model import DEEDS, SYMBOL, Reader, Server
+from .test_model import DEEDS, SYMBOL, Reader, Server, text
 
 LIES = ("skip", "twice", "swap", "garbage", "foreign")
 GARBAGE = (
@@ -68,7 +80,7 @@ def javascript() -> Iterator[Program]:
 class World:
     """The server, the core, and what happened, as a case for the other client."""
 
-    server: Server
+    server: Any  # a `Server`, or a `Hub`
     core: Client
     events: list[Event] = field(factory=list)
     calls: list[Any] = field(factory=list)
@@ -79,14 +91,17 @@ class World:
     def connect(self, _count: int) -> None:
         self.server.hang_up()
         self.steps.append(["connect", None])
-        [call] = self.core.connect()
-        self.calls.append(json.loads(call)["params"])
         self.is_cut = False
-        self.server.answer(call)
+        self.ask(self.core.connect())
+
+    def ask(self, calls: list[str]) -> None:
+        self.calls.append([json.loads(call)["params"] for call in calls])
+        for call in calls:
+            self.server.answer(call)
 
     def deliver(self, count: int) -> None:
-        arrived, self.server.wire = self.server.wire[:count], self.server.wire[count:]
-        messages = [message for message, _ in arrived]
+        messages = [message for message, _ in self.server.wire[:count]]
+        del self.server.wire[:count]
         packed = len(messages) > 1 and not any('"result"' in message for message in messages)
         for message in [f"[{','.join(messages)}]"] if packed else messages:
             self.say(message)
@@ -112,7 +127,7 @@ class World:
         # Answers stay where they are: the core takes them twice, and takes fills before them.
         wire, told = (
             self.server.wire,
-            [n for n, (text, _) in enumerate(self.server.wire) if '"result"' not in text],
+            [n for n, (text, _) in enumerate(self.server.wire) if '"method"' in text],
         )
         at = told[number % len(told)] if told else None
         if kind == "garbage":
@@ -233,9 +248,164 @@ def test_both_say_and_tell_the_same(
         world.do(deed, number)
     outcome = javascript.run(snapshot=snapshot, since=None, room=None, steps=world.steps)
     assert [told(event) for event in world.events] == outcome["told"]
-    assert [[call] for call in world.calls] == outcome["calls"]
+    assert world.calls == outcome["calls"]
     assert world.faults == outcome["faults"]
     assert world.position == outcome["positions"]
+
+
+@define
+class Hub:
+    """The streams of all symbols behind one subscription. Its calls may be refused for a while."""
+
+    counts_losses: bool
+    wire: list[tuple[str, dict[str, Any]]] = field(factory=list)
+    streams: list[Server] = field(factory=list)
+    is_followed: bool = False
+    refuses: int = 0  # the call of that number, of the next ones
+    since: dict[str, Any] = field(factory=dict)  # of the parts that came
+    came: int = 0
+
+    def appear(self, _number: int) -> None:
+        """A further symbol, told to those who follow all."""
+        if len(self.streams) == len(NAMES):
+            return
+        made = Server("strings", self.counts_losses, wire=self.wire, symbol=NAMES[len(self.streams)])
+        self.streams.append(made)
+        if self.is_followed:
+            place = {"epoch": made.epoch, "offset": made.last}
+            made._say("stream.started", {"symbol": made.symbol, "channel": "trades", **place})
+            made.told = made.last
+
+    def busy(self, number: int) -> None:
+        self.refuses = number
+
+    def crash(self, count: int) -> None:
+        for each in self.streams:
+            each.crash(count)
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        self.is_followed, self.came = False, 0
+        for each in self.streams:
+            each.hang_up()
+
+    def answer(self, call: str) -> None:
+        asked = json.loads(call)
+        params = asked["params"]
+        number, count = params.get("part", [1, 1])
+        self.since = {} if number == 1 else self.since
+        self.refuses -= 1
+        told: dict[str, Any] = {"error": {"code": -32002, "message": "too many calls"}}
+        if self.refuses != 0 and self.came == number - 1:
+            self.came = number % count
+            self.since |= params.get("since", {})
+            told = {"result": []}
+            if number == count:
+                self.is_followed = True
+                snapshot = params.get("snapshot")
+                told = {
+                    "result": [each.begin(self.since.get(each.symbol), snapshot)[0] for each in self.streams]
+                }
+        elif self.refuses != 0:
+            told = {"error": {"code": -32000, "message": "temporarily unavailable"}}
+            self.came = 0
+        self.wire.append((text({"jsonrpc": "2.0", "id": asked["id"], **told}), {}))
+
+
+@define
+class AllOfThem(World):
+    """A world of several streams."""
+
+    is_refused: bool = False  # as far as the client knows
+
+    def say(self, message: str) -> None:
+        super().say(message)
+        refused = [event for event in self.events if isinstance(event, Refused)]
+        self.is_refused |= bool(refused)
+        self.events = [event for event in self.events if not isinstance(event, Refused | Notice)]
+
+    def connect(self, number: int) -> None:
+        self.is_refused = False
+        super().connect(number)
+
+    def again(self, _number: int) -> None:
+        """The pause after a refusal is over."""
+        if self.is_refused and not self.is_cut:
+            self.is_refused = False
+            self.steps.append(["again", None])
+            self.ask(self.core.again(Topic("trades", "*")))
+
+    def storm(self, number: int) -> None:
+        """It comes back, is refused, and waits."""
+        self.server.busy(number)
+        self.connect(0)
+        self.deliver(9)
+        self.again(0)
+
+    def do(self, deed: str, number: int) -> None:
+        if deed in ("trades", "gap", "unknown", "fill", "forget"):
+            getattr(self.server.streams[number % len(self.server.streams)], deed)(number)
+        else:
+            super().do(deed, number)
+
+    @property
+    def position(self) -> dict[str, Any]:
+        return {topic.symbol: stream.since for topic, stream in self.core.streams.items() if stream.since}
+
+
+NAMES = ('A"B-USD', 20 * "\u20ac", "7", "\U0001f600", "B\\-USD", "CONSTRUCTOR")  # the second has many bytes
+ALL_DEEDS = (
+    "trades",
+    "gap",
+    "unknown",
+    "fill",
+    "forget",
+    "appear",
+    "busy",
+    "again",
+    "storm",
+    "crash",
+    "connect",
+)
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from((None, 3)),
+    st.booleans(),
+    st.lists(
+        st.tuples(
+            st.sampled_from((*ALL_DEEDS, *ALL_DEEDS, *("deliver",) * 6, "skip", "twice")), st.integers(1, 6)
+        ),
+        max_size=50,
+    ),
+)
+def test_both_go_on_with_all_streams(
+    javascript: Program, snapshot: int | None, counts_losses: bool, deeds: list[tuple[str, int]]
+) -> None:
+    """Of all symbols, whose positions need several calls, some of them refused: the same parts, the same events, and
+    each stream is the server's."""
+    core = Client(format="strings", keep=None)
+    world = AllOfThem(Hub(counts_losses), core)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dataflow.client.client.POSITIONS_AT_ONCE", 100)
+        patch.setattr("dataflow.client.client.MOST_GAPS_OF_ALL", 4)
+        core.follow("*", snapshot=snapshot)
+        begin = [("appear", 0), ("appear", 0), ("appear", 0), ("trades", 2), ("connect", 0)]
+        for deed, number in [*begin, *deeds, ("deliver", 99)]:
+            world.do(deed, number)
+    outcome = javascript.run(
+        symbol="*", snapshot=snapshot, since=None, room=None, small=True, steps=world.steps
+    )
+    assert world.calls == outcome["calls"]
+    assert [told(event) for event in world.events] == outcome["told"]
+    assert world.faults == outcome["faults"]
+    assert world.position == outcome["positions"]
+    if counts_losses:  # nothing has to begin anew
+        assert all(event.first for event in world.events if isinstance(event, Gap))
+    if world.server.is_followed and not {"skip", "twice"} & {deed for deed, _ in deeds}:
+        ends = {each.symbol: (each.epoch, each.last) for each in world.server.streams}
+        assert {s: (each["epoch"], each["offset"]) for s, each in world.position.items()} == ends
 
 
 TRADE = {
@@ -312,7 +482,7 @@ def test_what_a_right_server_never_says(javascript: Program, lie: str) -> None:
     assert not world.is_cut
     assert world.faults == outcome["faults"]
     assert [told(event) for event in world.events] == outcome["told"]
-    assert [[call] for call in world.calls] == outcome["calls"]
+    assert world.calls == outcome["calls"]
     assert world.position == outcome["positions"]
 
 
@@ -385,7 +555,7 @@ def test_positions_outlive_the_program(
     second = javascript.run(snapshot=None, since=first["positions"][SYMBOL], room=None, steps=world.steps)
     events = [told(event) | {"dropped": 0} for event in world.events]
     assert events == [event | {"dropped": 0} for event in first["told"] + second["told"]]
-    assert [[call] for call in world.calls] == first["calls"] + second["calls"]
+    assert world.calls == first["calls"] + second["calls"]
     assert world.position == second["positions"]
 
 

@@ -42,6 +42,7 @@ class Server:
     wire: list[tuple[str, dict[str, Any]]] = field(factory=list)  # message, what it does to the beginning
     told: int | None = None  # the last place on the wire; None: nobody is subscribed
     serial: int = 0
+    symbol: str = SYMBOL
 
     @property
     def last(self) -> int:
@@ -79,7 +80,7 @@ class Server:
             self.places[self.last + 1] = self.new() if n % 3 else "unknown"
         if self.told is not None:
             gap = {"from": before + 1, "to": self.last, "reason": "slow_client", "skipped": count}
-            self._say("stream.gap", {"symbol": SYMBOL, "channel": "trades", "epoch": self.epoch, **gap})
+            self._say("stream.gap", {"symbol": self.symbol, "channel": "trades", "epoch": self.epoch, **gap})
             self.told = self.last
 
     def fill(self, count: int) -> None:
@@ -95,7 +96,7 @@ class Server:
         for at in run:
             self.places[at] = self.new()
         if self.told is not None:
-            params = {"symbol": SYMBOL, "channel": "trades", "epoch": self.epoch, **self._run(run)}
+            params = {"symbol": self.symbol, "channel": "trades", "epoch": self.epoch, **self._run(run)}
             self._say("stream.filled", params)
 
     def forget(self, count: int) -> None:
@@ -119,6 +120,13 @@ class Server:
     def answer(self, call: str) -> None:
         asked = json.loads(call)
         since, snapshot = asked["params"].get("since"), asked["params"].get("snapshot")
+        result, effect = self.begin(since, snapshot)
+        self.wire.append((text({"jsonrpc": "2.0", "result": result, "id": asked["id"]}), effect))
+
+    def begin(
+        self, since: dict[str, Any] | None, snapshot: int | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The result of a subscription, which begins with it, and what it does to the beginning."""
         told: dict[str, Any] = {"epoch": self.epoch, "offset": self.last}
         effect: dict[str, Any] = {}
         after = None
@@ -150,9 +158,9 @@ class Server:
         if self.format == "compact":
             columns = ["topic", "offset", "timestamp", "side", "price", "qty", "tradeId", "source"]
             told |= {"topic": 7, "columns": columns, "sources": ["else", "acme"]}
-        head = {"channel": "trades", "symbol": SYMBOL, "event": "subscribed"}
-        self.wire.append((text({"jsonrpc": "2.0", "result": head | told, "id": asked["id"]}), effect))
+        head = {"channel": "trades", "symbol": self.symbol, "event": "subscribed"}
         self.told = self.last
+        return head | told, effect
 
     def _known(self, gaps: list[list[int]], kept: int) -> Iterator[dict[str, Any]]:
         for first, last in gaps:
@@ -166,7 +174,7 @@ class Server:
             return
         for run in self._runs(self.told):
             if not is_trade(self.places[run[0]]):
-                head = {"symbol": SYMBOL, "channel": "trades", "epoch": self.epoch}
+                head = {"symbol": self.symbol, "channel": "trades", "epoch": self.epoch}
                 self._say("stream.gap", head | self._hole(run))
             elif self.format == "compact":
                 self.wire.append((text(self._trade(run[0])), {}))
@@ -213,7 +221,7 @@ class Server:
             "seqnum": at,
             "event": "updated",
             "channel": "trades",
-            "symbol": SYMBOL,
+            "symbol": self.symbol,
             "timestamp": f"2023-11-14T22:13:20.{number:06}Z",
             "side": side,
             "qty": quantity if quoted else Number(quantity),

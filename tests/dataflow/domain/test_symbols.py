@@ -33,6 +33,8 @@ def test_a_symbol(symbol: str) -> None:
         "A\u00a0B",
         "ß",
         ANY,
+        ".",
+        "..",
         "A" * (LONGEST + 1),
     ],
 )

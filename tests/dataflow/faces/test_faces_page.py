@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from dataflow import plugs
 from dataflow.app import hall
 from dataflow.connectors import binance, ticks_protobuf
-from dataflow.faces.page import OWN_FILES, served
+from dataflow.faces.page import OWN_FILES, Access, served
 from dataflow.settings.schema import Settings
 from tests.support.node import NODE
 
+OPEN = Access(True, "open", None, None)
 FOLDER = Path(__file__).parents[3] / "dataflow" / "faces" / "page"
 PAGE, STYLE, SCRIPT = (
     (FOLDER / f"faces.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
@@ -72,7 +73,7 @@ def test_the_symbols_that_are_configured_come_first() -> None:
     }
     built = hall(Settings(sources=sources))
     built.core.discover("AAPL", "ticks")
-    assert served(built).symbols == ["ETH-USDT", "BTC-USDT", "AAPL"]
+    assert served(built, OPEN).symbols == ["ETH-USDT", "BTC-USDT", "AAPL"]
 
 
 def test_the_script_names_only_parts_that_exist() -> None:
@@ -133,7 +134,7 @@ def test_control_characters_are_made_visible(texts: list[str]) -> None:
 def test_every_face_is_named_with_what_it_serves() -> None:
     """Those that are on with their samples; those that are off with the line that switches them on."""
     built = hall(Settings())
-    told = {face.name: face for face in served(built).faces}
+    told = {face.name: face for face in served(built, OPEN).faces}
     on = {face.name for face in built.faces}
     assert sorted(told) == plugs.names("faces")
     assert {name for name, face in told.items() if face.enabled} == on

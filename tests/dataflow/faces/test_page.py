@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow.app import hall
-from dataflow.faces.page import OWN_FILES, served
+from dataflow.faces.page import OWN_FILES, Access, served
 from dataflow.settings.schema import Candles, Settings
 from tests.support.node import NODE
 from tests.support.vendor import CHARTS, sums
@@ -79,6 +79,12 @@ def test_every_name_refers_to_something() -> None:
     assert "./vendor/lightweight-charts.standalone.production.mjs" in SCRIPTS["chart.js"]
 
 
+def test_all_modules_are_asked_for_at_once() -> None:
+    """The page names them: none waits for another one that imports it. The library of charts is large, and comes when it is used."""
+    named = {href for href in Outline().values("href") if href.endswith(".js")} | {"page/shell.js"}
+    assert named == {"client.js", *(f"page/{name}" for name in SCRIPTS)}
+
+
 def test_nothing_is_loaded_from_elsewhere() -> None:
     """The page works offline and contacts no third party. One link leads away: that of the chart's licence."""
     for name, text in {**STYLES, **SCRIPTS, "index.html": PAGE}.items():
@@ -128,10 +134,8 @@ def test_the_charts_are_those_of_the_registry() -> None:
 
 def test_the_page_can_know_the_intervals() -> None:
     """`/api/v1/faces` tells those of candles, in the order of the configuration."""
-    assert served(hall(Settings(sources={}, candles=Candles(intervals=("1m", "1d"))))).intervals == [
-        "1m",
-        "1d",
-    ]
+    settings = Settings(sources={}, candles=Candles(intervals=("1m", "1d")))
+    assert served(hall(settings), Access(True, "open", None, None)).intervals == ["1m", "1d"]
 
 
 def luminance(colour: str) -> float:
@@ -211,6 +215,24 @@ def test_equal_digits_for_each_symbol() -> None:
     assert shown == ["61685.90", "61673.62", "58920.00"]
 
 
+def test_a_chart_has_the_digits_of_its_symbol() -> None:
+    """Zeros that an exchange adds take none of them away; what a float cannot hold is not drawn."""
+    asked = [
+        ["61824.00000000", 2],
+        ["61824", 2],
+        ["2.5E-7", 8],
+        ["123456789012.5", 6],
+        ["12345678901234567", 2],
+    ]
+    assert evaluate("decimal.js", "given.map(([price, most]) => m.drawable(price, most))", asked) == [
+        2,
+        2,
+        8,
+        2,
+        0,
+    ]
+
+
 def test_an_exponent_is_shown_as_a_plain_number_with_the_same_digits() -> None:
     """`5.892E-4` is shown as `0.0005892`; other numbers keep their text."""
     shown = {
@@ -240,6 +262,21 @@ def test_a_lag_is_told_in_words_of_its_size() -> None:
         86_400: "1 d 0 h",
     }
     assert evaluate("words.js", "given.map(m.lagOf)", [*shown, None]) == [*shown.values(), "\N{EN DASH}"]
+
+
+def test_a_browser_is_told_by_its_own_word() -> None:
+    """What all browsers say fills the column; other programs keep what they say."""
+    linux, engine = "Mozilla/5.0 (X11; Linux x86_64)", "AppleWebKit/537.36 (KHTML, like Gecko)"
+    shown = {
+        f"{linux} {engine} Chrome/131.0.0.0 Safari/537.36": "Chrome/131.0.0.0",
+        f"{linux} {engine} Chrome/131.0.0.0 Safari/537.36 Edg/131.0.0.0": "Edg/131.0.0.0",
+        "Mozilla/5.0 (X11; Linux x86_64; rv:132.0) Gecko/20100101 Firefox/132.0": "Firefox/132.0",
+        f"Mozilla/5.0 (Macintosh) {engine} Version/18.1 Safari/605.1.15": "Safari/605.1.15",
+        f"{linux} (": "(",
+        "Mozilla/": "Mozilla/",
+        "dataflow-client": "dataflow-client",
+    }
+    assert evaluate("words.js", "given.map(m.program)", list(shown)) == list(shown.values())
 
 
 def test_a_turnover_is_short_however_small() -> None:
@@ -329,3 +366,16 @@ def test_a_gap_of_several_candles_is_one_band() -> None:
         None,
         None,
     ]
+
+
+REMEMBER = """given.map(({ symbol, count, timestamp }) => m.remember({ symbol, trades: Array(count).fill({ timestamp }) }))
+    && ["A", "B", "C"].map(m.times)"""
+
+
+def test_fills_are_remembered_while_the_page_lives() -> None:
+    """Of each symbol its own, in seconds; 10,000 trades in all, and then the oldest are forgotten."""
+    at = "2020-05-10T18:33:36.500000Z"
+    heard = [{"symbol": name, "count": n, "timestamp": at} for name, n in (("A", 2), ("B", 9_999))]
+    told = evaluate("fills.js", REMEMBER, heard)
+    assert [len(each) for each in told] == [1, 9_999, 0]
+    assert told[0] == [1_589_135_616.5]

@@ -501,3 +501,31 @@ async def test_a_candle_that_is_made_anew_has_a_higher_rev_if_it_has_changed(
             is_same = msgspec.structs.replace(candle, rev=before.rev, closed=before.closed) == before
             assert is_same or candle.rev > before.rev, f"{before} became {candle}"
     assert all(candle.complete for candle in await asked())
+
+
+async def test_a_candle_that_is_made_anew_has_no_lower_rev_than_it_was_told_with(
+    mock_clock: MockClock,
+) -> None:
+    """Though its source went and came while somebody followed, and nobody asked how often: a client that comes
+    back would take it for an older one."""
+    s = Scene(mock_clock)
+    log = s.log("1s")
+    for second in (0.5, 1.5, 2.5):
+        s.trade(second, source="a")
+        s.follow()
+        s.sources[0].down("gone")
+        s.follow()
+        s.sources[0].up([])
+        s.sources[0].subscribed(SYMBOL)
+        s.follow()
+    s.trade(3.5, source="a")
+    s.follow()
+    told = {candle.start: candle.rev for _, candle in log.newest(9)}
+    del log
+    s.follow()
+    assert s.candles._series == {}, "it is made anew the next time"
+    log = s.log("1s")
+    s.follow()
+    anew = {candle.start: candle.rev for _, candle in log.newest(9)}
+    assert told.keys() == anew.keys()
+    assert all(anew[start] >= rev for start, rev in told.items()), (told, anew)

@@ -2,34 +2,37 @@
 //
 // Rules of this file. A candle with missing trades is hollow; what its gaps span is shaded and named; a candle that is whole
 // again, or has a trade that came after all, is marked. No candle is invented: a window without trades stays empty. Of a
-// candle the highest `rev` is valid. Floats are for drawing only: the line above the chart has the digits.
-import { digits, padded, percent, short, tone } from "./decimal.js";
+// candle the highest `rev` is valid. Floats are for drawing only: the line above the chart has the digits. For a screen reader
+// the chart is a slider along its candles: it says the one where the arrow keys lead, and nothing while the market goes on.
+import { digits, drawable, padded, percent, short, tone } from "./decimal.js";
 import { feed, on } from "./daemon.js";
 import { el, paint, put } from "./dom.js";
+import * as fills from "./fills.js";
 import { bands, gapText, width } from "./spans.js";
 import { count } from "./words.js";
 
 const LIBRARY = "./vendor/lightweight-charts.standalone.production.mjs";
 const PAGE = 500, MOST = 20_000, EMPTY = 500, DRAW_EVERY = 0.25;  // candles: a page, at most, empty windows shown in a row; seconds
-const EXACT = 14;  // digits that a float has for sure, and one less
-const DARK = matchMedia("(prefers-color-scheme: dark)");
+const DARK = matchMedia("(prefers-color-scheme: dark)"), STILL = matchMedia("(prefers-reduced-motion: reduce)");
 
 export async function open(room, name, interval) {
   const legend = el("p", "legend"), said = legend.appendChild(el("span", "off")), box = el("div", "chart"), key = el("p", "key off");
   box.tabIndex = 0;
-  box.setAttribute("role", "img");
-  box.setAttribute("aria-label", `Candles of ${name}, ${interval}. Arrow keys scroll, plus and minus zoom.`);
+  const is = attributes => { for (const [key, value] of Object.entries(attributes)) box.setAttribute(`aria-${key}`, value); };
+  box.setAttribute("role", "slider");
+  is({ label: `Candles of ${name}, ${interval}. Arrow keys lead from one to the next, Page Up and Page Down scroll, plus and minus zoom.`,
+    valuemin: 0, valuemax: 0, valuenow: 0, valuetext: "the newest candle" });
   key.append("UTC · ", el("span", "hollow"), " trades are missing · ", el("span", "shade"), " gap · ", el("span", "dot"), " filled later · chart: ",
     Object.assign(el("a", "", "TradingView Lightweight Charts"), { href: "https://www.tradingview.com/", rel: "noopener", target: "_blank" }), " © 2026 TradingView, Inc.");
   room.append(legend, box, key);
 
-  const state = { closed: false, candles: new Map(), filled: new Set(), sorted: [], most: 0, dirty: false, whole: true, loading: false, first: false, pointed: null };
+  const state = { closed: false, candles: new Map(), filled: new Set(), sorted: [], most: 0, dirty: false, whole: true, loading: false, first: false, pointed: null, news: true };
   const { createChart, createSeriesMarkers, CandlestickSeries, HistogramSeries } = await import(LIBRARY);
   const view = { close() { state.closed = true; }, filled() {} };
   if (!box.isConnected) return view;
   const seconds = width(interval);
   const chart = createChart(box, { autoSize: true, layout: { attributionLogo: false }, timeScale: { timeVisible: seconds === null || seconds < 86400, secondsVisible: seconds === null || seconds < 60, rightOffset: 4 },
-    rightPriceScale: { scaleMargins: { top: 0.08, bottom: 0.24 } }, localization: { locale: "en-GB", dateFormat: "yyyy-MM-dd" }, crosshair: { mode: 0 } });
+    rightPriceScale: { scaleMargins: { top: 0.08, bottom: 0.24 } }, localization: { locale: "en-GB", dateFormat: "yyyy-MM-dd" }, crosshair: { mode: 0 }, kineticScroll: { touch: !STILL.matches } });
   const series = chart.addSeries(CandlestickSeries), volumes = chart.addSeries(HistogramSeries, { priceScaleId: "", priceFormat: { type: "volume" }, lastValueVisible: false, priceLineVisible: false });
   volumes.priceScale().applyOptions({ scaleMargins: { top: 0.82, bottom: 0 } });
   const marks = createSeriesMarkers(series, []);
@@ -56,7 +59,7 @@ export async function open(room, name, interval) {
       const { candles } = await feed.call("getCandles", { symbol: name, interval, limit: PAGE, ...(to ? { to } : {}) });
       if (to) state.first = candles.length === 0 || state.candles.size > MOST;
       for (const candle of candles) take(candle);
-      state.whole = state.dirty = true;
+      state.whole = state.dirty = state.news = true;
     } catch { /* the connection was lost, or the disk does not answer: the next turn asks again */ } finally {
       state.loading = false;
     }
@@ -85,6 +88,13 @@ export async function open(room, name, interval) {
     state.sorted = [...state.candles.values()].sort((a, b) => a.start < b.start ? -1 : a.start > b.start ? 1 : a.firstOffset - b.firstOffset);
     for (const candle of state.sorted) last = candle.time = Math.max(Date.parse(candle.start) / 1000, last + 0.001);  // bars of trades may begin together
   }
+  function markFills() {
+    state.news = false;
+    for (const at of fills.times(name)) {
+      const of = state.sorted.findLast(candle => candle.time <= at);
+      if (of && (seconds === null || at < of.time + seconds)) state.filled.add(keyOf(of));
+    }
+  }
   function* empty(from, to) {  // the windows between two candles, if they are not too many
     if (seconds !== null && (to - from) / seconds <= EMPTY) for (let time = from + seconds; time < to; time += seconds) yield { time };
   }
@@ -92,10 +102,11 @@ export async function open(room, name, interval) {
     if (!state.dirty || state.closed) return;
     const drawn = state.sorted.at(-1), whole = state.whole;
     sort();
+    if (state.news) markFills();
     const newest = state.sorted.at(-1);
     Object.assign(state, { dirty: false, whole: false });
     if (!newest) return put(said, "No candle yet.");
-    const most = Math.max(0, Math.min(state.most, EXACT - newest.close.length + digits(newest.close))), format = { type: "custom", minMove: 10 ** -most, formatter: price => price.toFixed(most) };
+    const most = drawable(newest.close, state.most), format = { type: "custom", minMove: 10 ** -most, formatter: price => price.toFixed(most) };
     if (series.options().priceFormat.minMove !== format.minMove) series.applyOptions({ priceFormat: format });
     if (whole || !drawn) {
       const data = [];
@@ -117,12 +128,12 @@ export async function open(room, name, interval) {
     tell();
   }
   function tell() {
-    const candle = state.pointed ?? state.sorted.at(-1);
+    const candle = state.pointed ? state.candles.get(keyOf(state.pointed)) ?? state.pointed : state.sorted.at(-1);
     if (!candle) return;
     const of = price => padded(price, state.most), move = percent(candle.open, candle.close);
     const missing = candle.complete ? "" : `incomplete: ${candle.gaps.map(({ from, to, reason }) => gapText(from, to, reason)).join(", ")}`;
     const words = [["off", `${candle.start.slice(0, 19).replace("T", " ")} `], ["", `O ${of(candle.open)}  H ${of(candle.high)}  L ${of(candle.low)}  C ${of(candle.close)} `], [tone(move), move ?? ""],
-      ["off", ` Vol ${short(candle.volume)} · ${count(candle.count)} trades `], ["warn", missing]];
+      ["off", ` Vol ${short(candle.volume)} · ${count(candle.count)} trades `], ["warn", missing], ["info", state.filled.has(keyOf(candle)) ? " filled later" : ""]];
     words.forEach(([kind, text], i) => {
       const part = legend.children[i] ?? legend.appendChild(el("span"));
       put(part, text);
@@ -140,13 +151,32 @@ export async function open(room, name, interval) {
     tell();
   });
   box.onkeydown = event => {
-    const scale = chart.timeScale(), step = { ArrowLeft: -10, ArrowRight: 10, PageUp: -80, PageDown: 80 }[event.key], zoom = { "+": 1.25, "=": 1.25, "-": 0.8 }[event.key];
-    if (step) scale.scrollToPosition(scale.scrollPosition() + step, false);
-    else if (event.key === "End") scale.scrollToRealTime();
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    const scale = chart.timeScale(), scroll = { PageUp: -80, PageDown: 80 }[event.key], zoom = { "+": 1.25, "=": 1.25, "-": 0.8 }[event.key], last = state.sorted.length - 1;
+    const at = state.pointed ? state.sorted.findLastIndex(({ time }) => time <= state.pointed.time) : last;  // it may be another object by now
+    const to = { ArrowLeft: at - (state.pointed ? 1 : 0), ArrowRight: at + 1, Home: 0, End: last }[event.key];
+    if (scroll) scale.scrollToPosition(scale.scrollPosition() + scroll, false);
     else if (zoom) scale.applyOptions({ barSpacing: scale.options().barSpacing * zoom });
+    else if (event.key === "Escape") leave();
+    else if (to !== undefined && last >= 0) lead(Math.max(0, Math.min(last, to)));
     else return;
     event.preventDefault();
   };
+  box.onblur = leave;
+  function leave() {
+    chart.clearCrosshairPosition();
+    state.pointed = null;
+    tell();
+  }
+  function lead(index) {
+    const candle = state.sorted[index], scale = chart.timeScale();
+    const at = scale.timeToIndex(candle.time, true), { from, to } = scale.getVisibleLogicalRange();
+    if (at < from + 1 || at > to - 1) scale.scrollToPosition(scale.scrollPosition() + (at < from + 1 ? at - from - 3 : at - to + 3), false);
+    chart.setCrosshairPosition(Number(candle.close), candle.time, series);
+    state.pointed = candle;
+    tell();
+    is({ valuemax: state.sorted.length - 1, valuenow: index, valuetext: legend.textContent.replace(/\s+/g, " ") });
+  }
   DARK.addEventListener("change", look);
   const subscription = feed.candles(name, interval, { snapshot: PAGE }).on(take);
   const unlisten = on("link", link => {  // after an outage candles may be others: those of the newest page are asked for
@@ -157,14 +187,7 @@ export async function open(room, name, interval) {
   if (feed.connection.state === "connected") load();
   else put(said, "waiting for candles");
   return {
-    // Trades that came after all belong to these candles.
-    filled({ trades }) {
-      for (const { timestamp } of trades) {
-        const at = Date.parse(timestamp) / 1000, of = state.sorted.findLast(candle => candle.time <= at);
-        if (of) state.filled.add(keyOf(of));
-      }
-      state.dirty = state.whole = true;
-    },
+    filled() { state.dirty = state.whole = state.news = true; },  // trades came after all: they are marked at their candles
     close() {
       state.closed = true;
       subscription.close();

@@ -3,11 +3,11 @@
 // Rules of this file. The daemon tells clients in pages, the oldest first. What fits into one answer is sorted as a whole; of
 // more clients each page is sorted by itself, and the view says so. Rates are differences between two answers.
 import { every } from "./daemon.js";
-import { confirmed, el, paint, put, rows } from "./dom.js";
+import { confirmed, el, hide, paint, put, rows, toldWhileSought } from "./dom.js";
 import { doorway, inside, refusal } from "./inside.js";
 import { group } from "./operate.js";
 import { settled, steady, waiting } from "./steady.js";
-import { clock, count, few, perSecond, size, span } from "./words.js";
+import { clock, count, few, perSecond, program, size, span } from "./words.js";
 
 export const title = "Clients";
 
@@ -21,7 +21,7 @@ const COLUMNS = [
   ["Client", "num", c => c.id, c => c.id],
   ["Protocol", "wide", c => c.protocol, c => c.protocol],
   ["Address", "mono", c => c.address, c => c.address],
-  ["Program", "agent wide", c => c.userAgent ?? none, c => c.userAgent ?? ""],
+  ["Program", "agent wide", c => c.userAgent ? program(c.userAgent) : none, c => c.userAgent ?? ""],
   ["Follows", "follows wide", follows, c => c.follows.length],
   ["For", "num wide", c => span(c.age), c => c.age],
   ["Sent/s", "num", c => c.rate === null ? none : perSecond(c.rate), c => c.rate ?? -1],
@@ -37,15 +37,14 @@ const LEFT = [
   ["Stayed", "num", c => span(c.age)],
   ["Protocol", "wide", c => c.protocol],
   ["Address", "mono wide", c => c.address],
-  ["Program", "agent wide", c => c.userAgent ?? none],
+  ["Program", "agent wide", c => c.userAgent ? program(c.userAgent) : none],
   ["Sent", "num wide", c => count(c.sent)],
   ["Dropped", "num", c => c.dropped ? count(c.dropped) : none],
 ];
 const DETAILS = ["Protocol", "Address", "Program", "Since", "Last heard of", "Sent", "Dropped", "Outbox", "Follows"];
 
 export function open(room, where) {
-  const content = el("div", "content"), ends = [doorway(room, content)];
-  room.append(content);
+  const content = room.appendChild(el("div", "content")), ends = [doorway(content)];
   const list = new List(content), details = new Details(content), left = group(content, "The last that left", "left");
   const showLeft = table(left.body, LEFT, "The last clients that left");
   let chosen = Number(where.rest[0]) || null, gone = [];
@@ -89,10 +88,10 @@ class List {
   constructor(room) {
     Object.assign(this, group(room, "Clients", "clients-list"));
     this.note = el("span", "off note");
-    this.note.setAttribute("role", "status");
     const find = Object.assign(el("input"), { type: "search", placeholder: "filter by address, program, symbol" }), behind = el("select");
     find.setAttribute("aria-label", "Filter the clients");
     find.oninput = () => { this.#filter = find.value.trim().toLowerCase(); this.#page = 0; this.draw(true); };
+    toldWhileSought(find, this.note);
     behind.setAttribute("aria-label", "Which clients");
     behind.append(...Object.entries(BEHIND).map(([text, value]) => Object.assign(el("option", "", text), { value })));
     behind.onchange = () => { this.behind = Number(behind.value); this.#start(); };
@@ -195,7 +194,8 @@ class Details {
     this.#id = id;
     put(this.heading, id === null ? "No client chosen" : `Client ${id}`);
     put(this.state, id === null ? "choose one in the list" : client ? "" : why);
-    this.end.hidden = this.list.hidden = !client;
+    hide(this.end, !client, this.heading);
+    this.list.hidden = !client;
     this.end.setAttribute("aria-label", `disconnect client ${id}`);
     if (!client) return;
     const { messages, bytes, age } = client.outbox;
@@ -249,7 +249,7 @@ function table(room, columns, label, more = () => {}) {
     link.href = `#/clients/${client.id}`;
     for (const [i, [, , text]] of columns.entries()) {
       put(i ? row.cells[i] : link, String(text(client)));
-      if (/agent|follows|why/.test(columns[i][1])) row.cells[i].title = text(client);
+      if (/agent|follows|why/.test(columns[i][1])) row.cells[i].title = columns[i][0] === "Program" ? client.userAgent ?? "" : text(client);
     }
     more(client, row);
   });

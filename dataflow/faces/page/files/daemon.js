@@ -1,7 +1,8 @@
 // What all views know of the daemon: one connection, its state, readiness, status, notices; and questions by HTTP.
 //
 // Rules of this file. Addresses are relative to the page's: nobody knows where the page is mounted. What is asked again and
-// again is asked only while somebody looks. A view that closes calls what `on` and `every` returned.
+// again is asked only while somebody looks, and nothing of which the daemon has said that it will refuse it: a browser writes
+// each refusal into its console. A view that closes calls what `on` and `every` returned.
 import { CallError, connect } from "../client.js";
 import { few } from "./words.js";
 
@@ -64,11 +65,22 @@ export async function ask(path, { method = "GET", body } = {}) {
   return { code: answer.status, body: json && text ? JSON.parse(text) : { detail: text } };
 }
 
+// ---- what is served, and what the daemon would refuse this page: asked once a connection
+
+let asked = null;
+export function described() {
+  return asked ??= ask("api/v1/faces").then(({ body }) => body).catch(error => { forget(); throw error; });
+}
+export function forget() {
+  asked = null;
+}
+
 // ---- the operator's token: the tab keeps it, and nothing else does
 
 const KEY = "dataflow operator";
 export const token = () => sessionStorage.getItem(KEY);
 export function setToken(text) {
+  forget();
   if (text) sessionStorage.setItem(KEY, text);
   else sessionStorage.removeItem(KEY);
 }
@@ -88,6 +100,7 @@ feed.events().on(event => {
     lost = new Date();
     notice("bad", `Connection to dataflow lost: ${event.reason ?? "no reason given"}.`);
   }
+  if (event.state !== "connected") forget();
   daemon.link = { state: event.state, since: lost, reason: event.reason, retryIn: event.retryIn };
   tell("link", daemon.link);
 });
@@ -106,14 +119,15 @@ function noticed({ method, params }) {
 
 // ---- readiness and status
 
-function readiness({ code, body }) {
-  const [word, kind] = code === 200 && body.status === "ready" ? ["ready", "good"] : code === 200 ? ["degraded", "warn"] : ["not ready", "bad"];
-  const why = kind === "good" ? [] : Object.values(body).filter(Array.isArray).flat();
-  daemon.ready = { word, kind, why: why.map(item => item.path ?? item) };
+const KINDS = { ready: "good", degraded: "warn", "not ready": "bad" };
+function readiness({ status, not_ready: actors, degraded }) {
+  daemon.ready = { word: status, kind: KINDS[status], why: [...actors, ...degraded] };
   tell("ready", daemon.ready);
 }
 every(READY_EVERY, async () => {
-  if (daemon.link.state === "connected") readiness(await ask("ready"));
+  if (daemon.link.state !== "connected" || (await described()).access.admin === false) return;
+  const { code, body } = await ask("ready?code=200");
+  if (code === 200) readiness(body);
 });
 every(STATUS_EVERY, async () => {
   if (daemon.link.state !== "connected") return;

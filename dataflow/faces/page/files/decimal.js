@@ -16,6 +16,8 @@ export function padded(text, most) {
   const [whole, fraction] = split(text, most);
   return fraction ? `${whole}.${fraction}` : whole;
 }
+// Digits behind the point, at most `most`, of the float that draws this price: it has 15 for sure, and one less is drawn.
+export const drawable = (text, most) => Math.max(0, Math.min(most, 14 - parts(text)[0].length));
 export function minus(a, b) {  // exact
   const places = Math.max(parts(a)[1].length, parts(b)[1].length);
   const scaled = text => { const [whole, fraction] = parts(text); return BigInt(whole + fraction.padEnd(places, "0")); };

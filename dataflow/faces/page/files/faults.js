@@ -30,8 +30,8 @@ export class Faults {
     this.#form = form;
     this.#table = el("table");
     const head = this.#table.createTHead().insertRow();
-    for (const title of ["Actor", "Fault", "At", "Lasts", "Struck", ""]) head.append(Object.assign(el("th", "", title), { scope: "col" }));
-    this.#show = rows(this.#table.createTBody(), () => this.#make(), (row, fault) => this.#fill(row, fault));
+    for (const title of ["Actor", "Fault", "At", "Lasts", "Struck", ""]) head.append(title ? Object.assign(el("th", "", title), { scope: "col" }) : el("td"));
+    this.#show = rows(this.#table.createTBody(), () => this.#make(), (row, fault) => this.#fill(row, fault), go);
     room.append(this.#why, form, this.#table);
     this.#allow(false);
   }
@@ -44,8 +44,8 @@ export class Faults {
     if (!answer) return;
     this.#allow(answer.code === 200);
     if (answer.code === 200) {
-      this.#table.hidden = !answer.body.length;
       this.#show(answer.body.map(fault => [fault.id, fault]));
+      this.#table.hidden = !answer.body.length;
     } else put(this.#why, refusal(answer));
   }
   #allow(yes) {

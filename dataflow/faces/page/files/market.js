@@ -11,7 +11,7 @@ export function open(room, where) {
     const next = kind(place), name = place.rest[0];
     if (shown?.kind === next && shown.name === name) return view.moved(place);
     view?.close();
-    room.replaceChildren();
+    room.replaceChildren();  // the title, too: each kind has one of its own
     room.classList.toggle("whole", next === table);  // its table scrolls, the room does not
     shown = { kind: next, name };
     view = next.open(room, place);

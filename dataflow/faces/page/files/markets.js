@@ -1,14 +1,16 @@
 // All symbols as they are now: price, day, quality, rate. What is known stays while no view looks, so that one who comes back
 // sees it at once; then it is followed again.
 //
-// Rules of this file. One subscription a channel, for all symbols. What changed is in `changed` until a view has drawn it.
+// Rules of this file. Names come first, then the list, then the streams: thousands of rows shall not wait for thousands of
+// answers. One subscription a channel, for all symbols. What changed is in `changed` until a view has drawn it.
+import * as fills from "./fills.js";
 import { split } from "./decimal.js";
-import { ask, every, feed, notice, on } from "./daemon.js";
+import { described, every, feed, notice, on } from "./daemon.js";
 import { Pace } from "./pace.js";
 import { take } from "./quality.js";
 import { places } from "./words.js";
 
-const LIST_EVERY = 10;  // seconds
+const LIST_EVERY = 10, PER_SYMBOL = 0.01;  // seconds: a list of thousands costs the daemon something, and is asked for less often
 
 export const symbols = new Map();
 export const changed = new Set();
@@ -52,7 +54,7 @@ export async function list() {
   market.listed = true;
 }
 export async function intervals() {  // of candles, as configured
-  market.intervals ??= (await ask("api/v1/faces")).body.intervals;
+  market.intervals ??= (await described()).intervals;
   return market.intervals;
 }
 
@@ -61,19 +63,26 @@ export async function intervals() {  // of candles, as configured
 // Follows everything. Returns what ends it.
 export function follow() {
   const ends = new Set(), keep = subscription => ends.add(() => subscription.close());
-  let ended = false, daily = false;
+  let ended = false, begun = false, daily = false, due = 0;
   async function refresh() {
     if (feed.connection.state !== "connected") return;
+    if (!market.listed) for (const name of (await described()).symbols) touch(name);
     await list();
+    due = performance.now() + 1000 * PER_SYMBOL * symbols.size;
+    if (ended) return;
+    if (!begun) {
+      begun = true;
+      keep(feed.trades("*").on(heard));
+      keep(feed.quality("*").on(told));
+      due = 0;  // what came between the list and the streams
+    }
     if (daily || !(await intervals()).includes("1d") || ended) return;
     daily = true;
     keep(feed.candles("*", "1d", { snapshot: 1 }).on(day));
   }
-  ends.add(every(LIST_EVERY, refresh));
+  ends.add(every(LIST_EVERY, async () => { if (performance.now() >= due) await refresh(); }));
   ends.add(on("link", ({ state }) => { if (state === "connected") refresh().catch(() => {}); }));  // it is asked again soon
   ends.add(on("heard", ({ method }) => { if (CHANGES.has(method)) soon(); }));
-  keep(feed.trades("*").on(heard));
-  keep(feed.quality("*").on(told));
   return () => {
     ended = true;
     for (const end of ends) end();
@@ -92,7 +101,10 @@ function heard(event) {
     symbol.pace.came();
   }
   else if (event.type === "gap") notice("warn", `Trades are missing (${event.reason})`, spot(event));
-  else if (event.type === "filled") notice("good", "Missing trades came after all", spot(event));
+  else if (event.type === "filled") {
+    fills.remember(event);
+    notice("good", "Missing trades came after all", spot(event));
+  }
   else if (event.type === "rewound") notice("warn", "A crash of dataflow took the newest trades", `${event.symbol} behind place ${event.offset}`);
 }
 function told(event) {

@@ -3,7 +3,7 @@
 // Rules of this file. The address says which actor is shown. Something is restarted only after a question that names it and
 // what goes with it. Nothing moves when something happens: the actor's facts have their lines also while they are empty.
 import { every } from "./daemon.js";
-import { confirmed, el, paint, put } from "./dom.js";
+import { confirmed, el, heading, hide, paint, put } from "./dom.js";
 import { Events } from "./events.js";
 import { Faults } from "./faults.js";
 import { doorway, inside, refusal } from "./inside.js";
@@ -18,7 +18,7 @@ const FIGURES = {
   trades: ["Trades in a second", perSecond],
   sent: ["Sent in a second", perSecond],
   cpu: ["CPU, one core", value => `${(100 * value).toFixed(1)} %`],
-  loopLag: ["Lag of the event loop", value => `${(1000 * value).toFixed(1)} ms`],
+  loopLag: ["Event loop lag", value => `${(1000 * value).toFixed(1)} ms`],
   memory: ["Memory", size],
   sessions: ["Clients", count],
 };
@@ -26,8 +26,7 @@ const TREE_EVERY = 1, LOAD_EVERY = 2, EVENTS_EVERY = 1, FAULTS_EVERY = 3;  // se
 const PER_ACTOR = 0.001;  // seconds: a tree of thousands costs the daemon something, and is asked for less often
 
 export function open(room, where) {
-  const content = el("div", "content"), ends = [doorway(room, content)];
-  room.append(content);
+  const content = room.appendChild(el("div", "content")), ends = [doorway(content)];
   const figures = group(content, "Figures", "figures"), windows = choice(figures.bar, "Time shown");
   const tree = group(content, "Actors", "actors"), actor = new Actor(content), events = group(content, "Events", "happened"), faults = group(content, "Faults", "faults");
   const parts = { tree: new Tree(tree.body, tree.bar), events: new Events(events.body, events.bar), faults: new Faults(faults.body) };
@@ -81,13 +80,13 @@ export function open(room, where) {
 
 // A panel with a title, and a line for what could not be had.
 export function group(room, title, name) {
-  const section = el("section", `panel ${name}`), bar = el("div", "bar"), heading = el("h2", "", title), body = el("div", "body scroll"), state = el("span", "off note");
-  heading.id = `title-${name}`;
-  section.setAttribute("aria-labelledby", heading.id);
-  bar.append(heading, state);
+  const section = el("section", `panel ${name}`), bar = el("div", "bar"), head = heading("h2", "", title), body = el("div", "body scroll"), state = el("span", "off note");
+  head.id = `title-${name}`;
+  section.setAttribute("aria-labelledby", head.id);
+  bar.append(head, state);
   section.append(bar, body);
   room.append(section);
-  return { section, bar, body, state, heading };
+  return { section, bar, body, state, heading: head };
 }
 function choice(bar, label) {
   const box = el("div", "choice");
@@ -138,7 +137,7 @@ class Actor {
     const [, kind, id] = /^(sources|gateway\/sessions)\/([^/]+)/.exec(path) ?? [];
     this.link.hidden = !kind;
     if (kind) Object.assign(this.link, { href: `#/${kind === "sources" ? "sources" : "clients"}/${encodeURIComponent(id)}`, textContent: kind === "sources" ? "the source" : "the client" });
-    this.restart.hidden = !node || !path || path.startsWith("gateway/sessions/");
+    hide(this.restart, !node || !path || path.startsWith("gateway/sessions/"), this.heading);
     this.restart.setAttribute("aria-label", `restart ${path}`);
     const { facts } = this;
     if (!node) {
@@ -161,9 +160,7 @@ class Actor {
     const path = this.#at, below = [...everybody(this.#node)].slice(1), names = below.map(each => each.path.slice(path.length + 1));
     const with_ = below.length ? `${count(below.length)} ${below.length === 1 ? "actor restarts" : "actors restart"} with it: ${few(names)}.` : "No other actor restarts with it.";
     if (!await confirmed(`Restart ${path}?`, `Restart ${path}`, with_, ...consequences(path))) return;
-    this.restart.disabled = true;
     const [kind, text] = await this.#demand(path);
-    this.restart.disabled = false;
     if (path !== this.#at) return;
     paint(this.answer, `answer ${kind}`);
     put(this.answer, `${clock(new Date())} ${text}`);

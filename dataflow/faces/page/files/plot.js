@@ -1,7 +1,8 @@
 // Small time series, drawn exactly: each sample is a point of the line, a sample that is missing is a hole in it.
 //
 // Rules of this file. The scale goes from 0 to the highest value shown, and both are written at the axis. Plots of one group
-// share their cursor: the pointer over one, or the arrow keys, show the values of all at that time.
+// share their cursor: the pointer over one, or the arrow keys, show the values of all at that time. For a screen reader a plot
+// is a slider along its time: it says the value where the arrow keys lead, and nothing while time passes.
 import { el, put } from "./dom.js";
 import { about, clock } from "./words.js";
 
@@ -21,7 +22,7 @@ export function line(values, highest, room) {
 export function plots(room, kinds) {  // kinds: {key: [title, words of a value]}
   const made = Object.entries(kinds).map(([key, [title, words]]) => ({ key, title, words, ...figure(title) }));
   let told = null, cursor = null;  // the index of a sample, counted from the newest
-  for (const { node, field } of made) {
+  for (const { node, field, value } of made) {
     room.append(node);
     field.addEventListener("pointermove", event => {
       const { left, width } = field.getBoundingClientRect();
@@ -30,10 +31,13 @@ export function plots(room, kinds) {  // kinds: {key: [title, words of a value]}
     field.addEventListener("pointerleave", () => point(null));
     field.addEventListener("blur", () => point(null));
     field.addEventListener("keydown", event => {
-      const step = { ArrowLeft: 1, ArrowRight: -1 }[event.key];
-      if (!told || !step) return;
+      const at = cursor ?? 0, first = told && Math.max(0, ...made.map(({ key }) => (told.values[key]?.length ?? 0) - 1));
+      const to = { ArrowLeft: at + 1, ArrowRight: at - 1, PageUp: at + 10, PageDown: at - 10, Home: first, End: 0 }[event.key];
+      if (!told || to === undefined) return;
       event.preventDefault();
-      point(Math.min(told.room - 1, Math.max(0, (cursor ?? 0) + step)));
+      point(Math.min(first, Math.max(0, to)));
+      field.setAttribute("aria-valuenow", -cursor);
+      field.setAttribute("aria-valuetext", value.textContent);
     });
   }
   function point(index) {
@@ -59,6 +63,7 @@ export function plots(room, kinds) {  // kinds: {key: [title, words of a value]}
       put(each.from, `${about(every * most)} ago`);
       put(each.to, clock(new Date(told.end)));
       const now = mine.at(-1) ?? null;
+      each.field.setAttribute("aria-valuemin", 1 - most);
       each.field.setAttribute("aria-label", `${each.title}: ${now === null ? "no value" : `${each.words(now)} now`}${there.length ? `, highest ${each.words(highest)} in ${about(every * most)}` : ""}`);
       read(each);
     }
@@ -67,7 +72,8 @@ export function plots(room, kinds) {  // kinds: {key: [title, words of a value]}
 function figure(title) {
   const node = el("figure", "plot panel"), caption = el("figcaption"), value = el("b", "", "–"), ends = el("div", "ends off");
   const scale = el("div", "scale off"), [from, to] = [el("span"), el("span")];
-  const field = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", tabindex: 0, "aria-label": title });
+  const field = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "slider", tabindex: 0, "aria-label": title,
+    "aria-valuemin": 0, "aria-valuemax": 0, "aria-valuenow": 0, "aria-valuetext": "now" });
   const path = draw("path", { class: "line" }), mark = draw("line", { class: "mark", y1: 0, y2: HEIGHT, visibility: "hidden" });
   field.append(path, mark);
   caption.append(el("span", "off", title), value);

@@ -2,14 +2,15 @@
 //
 // Rules of this file. The address behind `#` says what is shown, so that a link can be shared: `#/VIEW[/NAME][?KEY=VALUE]`.
 // A view is a module with `title` and `open(room, where)`; that returns the view: `close()` ends all it began, `moved(where)`,
-// if it has one, takes another address of the same view without a new start. Nothing here moves when something happens: the
-// strip has room of its own (where that is scarce it lies over the footer), and notices lie in a drawer.
+// if it has one, takes another address of the same view without a new start. Each place has one `h1`; it gets the focus where
+// the link that was followed is gone. Nothing here moves when something happens: the strip has room of its own (where that is
+// scarce it lies over the footer), and notices lie in a drawer. The strip alone is told aloud, and at most once in a while.
 import * as market from "./market.js";
 import * as operate from "./operate.js";
 import * as clients from "./clients.js";
 import * as sources from "./sources.js";
 import { daemon, on } from "./daemon.js";
-import { el, put, paint, $ } from "./dom.js";
+import { el, heading, put, paint, $ } from "./dom.js";
 import { clock, count } from "./words.js";
 
 const VIEWS = { market, operate, clients, sources };
@@ -38,12 +39,16 @@ function show() {
     else link.removeAttribute("aria-current");
   }
   document.title = `${[...place.rest, VIEWS[place.name].title].join(" · ")} · dataflow`;
-  if (shown.name === place.name && shown.view?.moved) return shown.view.moved(place);
-  shown.view?.close();
-  $("view").replaceChildren();
-  $("view").className = place.name;
-  $("view").scrollTop = 0;
-  Object.assign(shown, { name: place.name, view: VIEWS[place.name].open($("view"), place) });
+  const focused = $("view").contains(document.activeElement);
+  if (shown.name === place.name && shown.view?.moved) shown.view.moved(place);
+  else {
+    shown.view?.close();
+    $("view").replaceChildren(heading("h1", "unseen", VIEWS[place.name].title));
+    $("view").className = place.name;
+    $("view").scrollTop = 0;
+    Object.assign(shown, { name: place.name, view: VIEWS[place.name].open($("view"), place) });
+  }
+  if (focused && !$("view").contains(document.activeElement)) $("view").querySelector("h1").focus({ preventScroll: true });
 }
 for (const [name, { title }] of Object.entries(VIEWS)) {
   const link = Object.assign(el("a", "", title), { href: `#/${name}` });
@@ -58,7 +63,7 @@ document.querySelector(".skip").onclick = event => {  // the address says which 
 
 // ---- notices: the newest one in the strip, all of them in the drawer. Equal ones of a short time are one line with all names
 
-const NOTICES = 200, NAMES = 100, TOGETHER = 10_000, NEWS = 60_000;  // lines, names in a line, ms
+const NOTICES = 200, NAMES = 100, TOGETHER = 10_000, NEWS = 60_000, PAUSE = 1000;  // lines, names in a line, ms
 const notices = { lines: [], unread: 0 };
 
 function told({ kind, text, item }) {
@@ -77,7 +82,13 @@ function told({ kind, text, item }) {
   put(line.words, wording(line, NAMES));
   $("notices-count").hidden = !notices.unread;
   put($("notices-count"), count(notices.unread));
-  if (daemon.link.state === "connected") say(kind, wording(line, 4), line.node.firstChild.textContent);
+  if (daemon.link.state === "connected") saying ??= setTimeout(() => { saying = null; sayNewest(); }, now - said < PAUSE ? PAUSE : 0);
+}
+let saying = null, said = -Infinity;
+function sayNewest() {  // thousands of notices are not read out one by one
+  const line = notices.lines.at(-1);
+  said = performance.now();
+  if (daemon.link.state === "connected") say(line.kind, wording(line, 4), line.node.firstChild.textContent);
 }
 function wording({ text, items, times }, most) {
   const names = [...items.keys()], more = names.length - most;
@@ -120,7 +131,8 @@ on("link", link => {
   else if (link.state === "connected") say("", "");
 });
 on("ready", ({ word, kind, why }) => {
-  put($("ready"), why.length ? `${word}: ${why.join(", ")}` : word);
+  const text = why.length ? `${word}: ${why.join(", ")}` : word;
+  if ($("ready").textContent !== text) $("ready").replaceChildren(word, el("span", "cause", text.slice(word.length)));
   $("ready").title = why.join("\n");
   paint($("ready"), `state ${kind}`);
 });

@@ -3,7 +3,7 @@
 // Rules of this file. All of it is public but the problems, which quote what an upstream said. What a daemon does not tell is
 // a dash. Of a failure of the past the time is told.
 import { daemon, every, feed, on } from "./daemon.js";
-import { el, paint, put, rows } from "./dom.js";
+import { el, paint, put, rows, toldWhileSought } from "./dom.js";
 import { doorway, inside, refusal } from "./inside.js";
 import { group } from "./operate.js";
 import { KINDS, take } from "./quality.js";
@@ -57,6 +57,7 @@ export function open(main, where) {
     for (const [i, [, , text]] of COLUMNS.entries()) put(i < 2 ? row.cells[i].firstChild : row.cells[i], text(source));
     paint(row.cells[1].firstChild, `state ${CONNECTION[source.state] ?? "bad"}`);
     paint(row.cells[7], `num ${source.score && source.score.score < WELL ? source.score.score < WELL / 2 ? "bad" : "warn" : ""}`);
+    row.cells[0].title = source.name;
     row.cells[9].title = source.reason ?? "";
   });
   let asked = where.rest[0] ?? null;
@@ -136,7 +137,7 @@ class Source {
     find.setAttribute("aria-label", "Filter the symbols");
     find.oninput = () => { this.#filter = find.value.trim().toLowerCase(); this.#draw(true); };
     this.note = el("span", "off note");
-    this.note.setAttribute("role", "status");
+    toldWhileSought(find, this.note);
     symbols.bar.append(find, this.choice, this.note);
     const table = el("table"), head = table.createTHead().insertRow();
     table.setAttribute("aria-label", "Symbols of the source");
@@ -152,7 +153,8 @@ class Source {
     this.hold = steady(symbols.body, () => this.#draw());
     const problems = group(room, "Unusable messages", "problems"), content = el("div");
     problems.body.append(content);
-    this.shut = doorway(problems.body, content);
+    problems.body.tabIndex = 0;  // it has nothing else to scroll it by keyboard
+    this.shut = doorway(content);
     this.problems = problems;
     const log = el("ol", "events");
     content.append(log);

@@ -1,10 +1,11 @@
 // One symbol: candles, tape, its sources side by side. The interval of the candles stands in the address: `?interval=5m`.
 import * as chart from "./chart.js";
+import * as fills from "./fills.js";
 import * as tape from "./tape.js";
 import * as venues from "./venues.js";
 import { digits, padded, percent, short, tone } from "./decimal.js";
 import { ask, feed, on } from "./daemon.js";
-import { el, paint, put } from "./dom.js";
+import { el, heading, paint, put } from "./dom.js";
 import { intervals, list, market, symbols } from "./markets.js";
 import { Pace } from "./pace.js";
 import { best, details, KINDS } from "./quality.js";
@@ -18,7 +19,7 @@ export function open(room, where) {
   const choice = el("nav", "intervals"), [left, below, right] = ["candles", "sources", "trades"].map(kind => room.appendChild(el("section", `panel ${kind}`)));
   const picture = el("div", "picture");
   choice.setAttribute("aria-label", "Interval of the candles");
-  top.append(back, el("h1", "", name), price, change, state, numbers);
+  top.append(back, heading("h1", "", name), price, change, state, numbers);
   room.prepend(top);
   left.append(choice, picture);
 
@@ -72,8 +73,10 @@ export function open(room, where) {
       const isNew = event.offset > old;
       if (isNew) { old = 0; pace.came(); }
       sides.traded(event, isNew);
-    } else if (event.type === "filled") drawing?.then(each => each.filled(event));
-    else if (event.type === "rewound") old = 0;
+    } else if (event.type === "filled") {
+      fills.remember(event);
+      drawing?.then(each => each.filled());
+    } else if (event.type === "rewound") old = 0;
   }
   function draw() {
     timer = setTimeout(draw, 1000 * DRAW_EVERY);

@@ -2,9 +2,9 @@
 //
 // Rules of this file. Only rows that can be seen are nodes; so thousands of symbols cost what fifty cost. The order is made
 // anew at most every two seconds, and not while somebody points at the table or has the focus in it: nothing moves under the
-// pointer. What is chosen stands in the address: `?search=&sort=&quality=`, with `-` before a key for the largest first.
+// pointer. The rows are one stop of the Tab key; arrow keys lead from one to the next, through all of them. What is chosen stands in the address: `?search=&sort=&quality=`, with `-` before a key for the largest first.
 import { padded, percent, short, split, tone } from "./decimal.js";
-import { el, paint, put, rows } from "./dom.js";
+import { el, heading, paint, put, rows } from "./dom.js";
 import { changed, follow, market, symbols, today } from "./markets.js";
 import { best, details, KINDS, names, STATES } from "./quality.js";
 import { count, perSecond, span } from "./words.js";
@@ -25,22 +25,23 @@ const COLUMNS = [  // key, head, class, what it means, by what it is sorted
 ];
 
 export function open(room, where) {
-  const bar = el("div", "bar tools"), box = el("div", "list"), node = el("table", "symbols"), note = el("span", "off note", "waiting for the first answer");
+  const bar = el("div", "bar tools"), box = el("div", "list"), node = el("table", "symbols"), note = el("span", "off note", "waiting for the first answer"), found = el("span", "unseen");
   const search = Object.assign(el("input"), { type: "search", placeholder: "search  /", ariaLabel: "Search a symbol", autocomplete: "off", spellcheck: false });
   const quality = Object.assign(el("select"), { ariaLabel: "Filter by quality" });
   const [before, body, after] = ["space", "rows", "space"].map(name => el("tbody", name));
   for (const [value, text] of [["", "any quality"], ["trouble", "in trouble"], ...STATES.map(state => [state, state])]) quality.append(new Option(text, value));
-  bar.append(el("h1", "", "Market"), search, quality, note);
+  bar.append(heading("h1", "", "Market"), search, quality, note, found);
   Object.assign(box, { tabIndex: -1 });
   node.append(head(), before, body, after);
   node.setAttribute("aria-label", "Symbols");
+  found.setAttribute("role", "status");
   for (const each of [before, after]) each.append(el("tr")), each.firstChild.append(el("td")), each.setAttribute("aria-hidden", "true");
   const nothing = el("p", "nothing off");
   box.append(node, nothing);
   room.append(bar, box);
 
   const chosen = { search: "", sort: "symbol", quality: "" };
-  let order = [], height = 32, sorted = 0, pointed = false, drawn = null, focused = null, width = "";
+  let order = [], height = 32, sorted = 0, pointed = false, drawn = null, focused = null, stop = null, width = "";
 
   // ---- the address
 
@@ -57,6 +58,7 @@ export function open(room, where) {
     history.replaceState(null, "", `#/market${params.size ? `?${params}` : ""}`);
     box.scrollTop = 0;
     arrange();
+    put(found, order.length === 1 ? "1 symbol found" : `${count(order.length)} symbols found`);
   }
 
   // ---- which rows, in which order
@@ -119,6 +121,14 @@ export function open(room, where) {
       measure();
     } else for (const symbol of window) if (changed.has(symbol)) show(symbol.row, { symbol });
     changed.clear();
+    reach(window.find(({ name }) => name === focused) ?? window.find((_, i) => (first + i) * height >= box.scrollTop));
+  }
+  function reach(symbol) {  // by Tab
+    const link = symbol?.row.querySelector("a");
+    if (link === stop) return;
+    if (stop) stop.tabIndex = -1;
+    if (link) link.tabIndex = 0;
+    stop = link;
   }
   function measure() {
     const real = body.rows[0]?.offsetHeight;
@@ -128,6 +138,7 @@ export function open(room, where) {
     const row = el("tr"), link = el("a", "", symbol.name), name = el("th");
     name.scope = "row";
     link.href = `#/market/${encodeURIComponent(symbol.name)}`;
+    link.tabIndex = -1;
     name.append(link);
     row.append(name, ...COLUMNS.slice(1).map(([key, , kind]) => el("td", `${key} ${kind}`)));
     const price = row.cells[1];
@@ -150,7 +161,7 @@ export function open(room, where) {
     paint(change, `change num ${tone(move)}`);
     put(volume, day ? short(day.quoteVolume) : "–");
     show.ages(symbol);
-    put(quality.firstChild, state);
+    put(quality.firstChild, symbol.sources.size ? state : "–");
     paint(quality.firstChild, `state ${KINDS[state] ?? "off"}`);
     put(source, names(symbol.sources));
   }
@@ -165,7 +176,7 @@ export function open(room, where) {
     if (!symbol) return;
     const prices = ["open", "high", "low", "close"].map(key => day && `${key} ${padded(day[key], symbol.digits)}`);
     const told = day && `UTC day ${day.start.slice(0, 10)}: ${prices.join(", ")}, volume ${padded(day.volume, 0)}, turnover ${padded(day.quoteVolume, 0)}, ${count(day.count)} trades${day.complete ? "" : "; incomplete: trades are missing"}`;
-    row.cells[0].firstChild.title = [details(symbol.sources), told].filter(Boolean).join("\n");
+    row.cells[0].firstChild.title = [symbol.name, details(symbol.sources), told].filter(Boolean).join("\n");
   }
   function tick() {
     const states = {};
@@ -204,6 +215,7 @@ export function open(room, where) {
     const top = index * height, room = box.clientHeight - node.tHead.offsetHeight;
     if (top < box.scrollTop) box.scrollTop = top;
     else if (top + height > box.scrollTop + room) box.scrollTop = top + height - room;
+    focused = order[index].name;
     draw(false);
     order[index].row.querySelector("a").focus({ preventScroll: true });
   }

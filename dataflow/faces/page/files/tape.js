@@ -95,7 +95,7 @@ export function open(room) {
     const row = el("tr", filled ? "filled" : "");
     row.append(el("td", "off", trade.timestamp.slice(11, 23)), el("td", SIDES[trade.side] ?? "off", trade.side ?? "–"), el("td", "num"), el("td", "num"),
       el("td", "source off", `${trade.source}${filled ? " · filled" : ""}`), el("td", "num wide off", String(trade.offset)));
-    row.title = `${trade.timestamp}, id ${trade.tradeId ?? "unknown"}, place ${trade.offset}${filled ? ": it came after all, and fills a gap" : ""}`;
+    row.title = `${trade.timestamp}, ${trade.source}, id ${trade.tradeId ?? "unknown"}, place ${trade.offset}${filled ? ": it came after all, and fills a gap" : ""}`;
     numbers(row, trade);
     return row;
   }

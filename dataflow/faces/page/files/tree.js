@@ -3,7 +3,7 @@
 // Rules of this file. A row is one line of fixed height: what happens to its actor moves no other row. Rows come and go as
 // `steady` allows; a fold, a filter or a choice of the person is obeyed at once. Where messages conflate, the one that waits
 // stands for all: such a mailbox is never full.
-import { el, put, paint, rows } from "./dom.js";
+import { el, put, paint, rows, toldWhileSought } from "./dom.js";
 import { settled, steady, waiting } from "./steady.js";
 import { clock, count, few, span } from "./words.js";
 
@@ -38,10 +38,10 @@ export class Tree {
   constructor(room, bar) {
     const table = el("table", "tree"), head = table.createTHead().insertRow(), find = el("input");
     this.#note = el("span", "off note");
-    this.#note.setAttribute("role", "status");
     Object.assign(find, { type: "search", placeholder: "filter by name, state or error" });
     find.setAttribute("aria-label", "Filter the actors");
     find.oninput = () => { this.#filter = find.value.trim().toLowerCase(); this.#draw(true); };
+    toldWhileSought(find, this.#note);
     bar.append(find, this.#note);
     for (const [title, name] of COLUMNS) head.append(Object.assign(el("th", name, title), { scope: "col" }));
     table.setAttribute("role", "treegrid");

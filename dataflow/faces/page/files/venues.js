@@ -19,6 +19,7 @@ export function open(room, name) {
   table.setAttribute("aria-label", "Sources");
   bar.append(el("h2", "", "Sources"), note);
   box.append(table);
+  box.tabIndex = 0;
   room.append(bar, box);
 
   const sources = new Map();  // name: { state, since, reason, missing, lag }
@@ -42,6 +43,7 @@ export function open(room, name) {
   }, ({ cells }, { source, price, pace, lowest }) => {
     const { state = "unknown", reason, since, lag, missing } = sources.get(source) ?? {};
     put(cells[0], source === active ? `${source} · active` : source);
+    cells[0].title = source;
     put(cells[1], price === null ? "–" : padded(price, most));
     put(cells[2], price === null || venues.size < 2 ? "" : padded(minus(price, lowest), most));
     put(cells[3], lagOf(lag));

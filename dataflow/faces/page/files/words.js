@@ -14,6 +14,11 @@ export function lagOf(s) {  // seconds; less than 0: the clock of the source is 
   const size = Math.abs(s);
   return `${s < 0 ? "−" : ""}${size < 1 ? `${Math.round(1000 * size)} ms` : size < 60 ? `${size.toFixed(1)} s` : span(size)}`;
 }
+export function program(agent) {  // of a browser the one word that tells it from others: all begin and end alike
+  if (!agent.startsWith("Mozilla/")) return agent;
+  const words = agent.replace(/\([^)]*\)/g, "").match(/\S+/g).filter(word => !/^(Mozilla|AppleWebKit|Gecko|Version|Mobile)\//.test(word));
+  return words.findLast(word => !word.startsWith("Safari/")) ?? words[0] ?? agent;
+}
 export const about = s => span(s).replace(/ 0 \w+$/, "");  // a whole number of minutes is told as such
 export function plain(text) {  // "5.892E-4" -> "0.0005892": the same digits, the point moved in the text
   const [match, sign, whole, fraction = "", exponent] = /^(-?)(\d+)(?:\.(\d+))?[eE]([+-]?\d+)$/.exec(text) ?? [];

@@ -7,8 +7,11 @@ from typing import Any, cast
 import trio
 
 from dataflow.app import hall
+from dataflow.domain import Topic
 from dataflow.faces.jsonrpc.methods import Calls
+from dataflow.faces.jsonrpc.parts import Parts
 from dataflow.gateway.clients import AnySession
+from dataflow.gateway.recovery import Since
 from dataflow.settings.schema import Admission, Settings
 
 PING = '{"jsonrpc": "2.0", "id": 1, "method": "ping"}'
@@ -43,3 +46,13 @@ async def test_a_pass_of_the_event_loop_answers_a_bounded_number_of_calls() -> N
             await trio.lowlevel.checkpoint()
             most = max(most, Silent.said - before)
     assert 1 <= most <= 2 * 4  # this task may run first in one pass and last in the next one
+
+
+def test_only_positions_of_symbols_that_there_are_wait_for_the_last_part() -> None:
+    """A client can name as many as it likes."""
+    parts, topic, since = Parts(), Topic("trades", "*"), Since(1, 2)
+    assert (
+        parts.add(topic, 1, 2, {f"X{n}": since for n in range(1_000)} | {"BTC-USD": since}, ("BTC-USD",))
+        is None
+    )
+    assert parts.add(topic, 2, 2, {}, ("BTC-USD",)) == {"BTC-USD": since}

@@ -36,6 +36,7 @@ from dataflow.faces.jsonrpc import methods, parts, protocol
 from dataflow.faces.jsonrpc.format import JSONRPC
 from dataflow.gateway import limits, recovery
 from dataflow.settings.schema import Settings
+from dataflow.sources import lookout
 from dataflow.topics.candles import Bar
 from simulators import Exchange, open_binance
 from simulators import Trade as Simulated
@@ -226,8 +227,10 @@ async def publish(exchange: Exchange, built: Daemon, *ids: int) -> None:
         await trio.lowlevel.checkpoint()
 
 
-async def test_every_call_is_answered_as_it_is_shown(readme: str) -> None:
+async def test_every_call_is_answered_as_it_is_shown(readme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The examples are sent to a daemon; the answers have the members that the README shows."""
+    # It shows a symbol that was not looked at yet, as in its first second.
+    monkeypatch.setattr(lookout, "LOOK_EVERY", 86_400.0)
     shown = list(messages(readme))
     calls = [(call, answer) for (arrow, call), (_, answer) in pairwise(shown) if arrow == "→"]
     assert len(calls) == 11

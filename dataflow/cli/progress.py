@@ -24,7 +24,7 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def waiting(title: str) -> Iterator[None]:
-    """For work that nobody can measure."""
+    """For work that nobody can measure, or an answer that may be slow. `title`: what it waits for."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield
