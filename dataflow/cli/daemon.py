@@ -178,6 +178,7 @@ def _summary(settings: Settings) -> dict[str, Any]:
             "connector": source.connector,
             "url": concealed(source.address),
             "symbols": list(source.symbols),
+            "completeness": source.proof.value,
         }
         for name, source in settings.sources.items()
     }
@@ -204,6 +205,8 @@ def _told(settings: Settings) -> str:
         symbols = "any symbols" if ANY in source.symbols else ", ".join(source.symbols) or "no symbols"
         way = "from producers at" if isinstance(source, ProducerSettings) else "from"
         lines.append(f"  {name}: {symbols} {way} {concealed(source.address)}")
+        if not source.proof.is_complete:
+            lines.append(f"    {source.proof.value}")
     for symbol, keys in settings.symbols.items():
         if keys.mode is Mode.FAILOVER:
             listing = [name for name, source in settings.sources.items() if symbol in source.symbols]

@@ -38,7 +38,8 @@ COLOURS = {
     "done": "dim",
     "idle": "dim",
 }
-LINK_COLOURS = {"connected": "green", "connecting": "cyan", "lost": "red"}
+LINK_COLOURS = {"connected": "green", "listening": "green", "connecting": "cyan", "lost": "red"}
+OPEN = ("connected", "listening")
 READY_COLOURS = {"ready": "green", "degraded": "yellow", "not ready": "red"}
 UNWELL = ("refilling", "gapped", "stalled")  # states of symbols
 BAD = ("lost", "rejected")
@@ -247,7 +248,7 @@ def _urgency(node: dict[str, Any], source: dict[str, Any] | None) -> int:
 def _troubles(node: dict[str, Any], source: dict[str, Any] | None) -> bool:
     """Whether a source lacks its connection, or symbols of it lack trades."""
     states = (node.get("quality") or {}).get("states") or {}
-    is_cut = source is not None and (source["state"] != "connected" or source.get("circuit") == "open")
+    is_cut = source is not None and (source["state"] not in OPEN or source.get("circuit") == "open")
     return is_cut or any(states.get(state) for state in (*UNWELL, *BAD))
 
 
@@ -260,6 +261,8 @@ def _about(node: dict[str, Any], source: dict[str, Any] | None) -> Text:
         text.append("" if node["state"] == "running" else ", ")
         text.append(disarmed(source["state"]), LINK_COLOURS.get(source["state"], ""))
         text.append(_for(source.get("age")), "dim")
+        if (producers := source.get("producers")) is not None:
+            text.append(f", {several(producers, 'producer')}", "dim" if producers else "yellow")
         if source.get("circuit", "closed") != "closed":
             text.append(f", circuit {disarmed(source['circuit'])}", "yellow")
     if node.get("restarts"):

@@ -46,7 +46,7 @@ _MOST: Final = {  # title of a column -> what the daemon calls it
     "sent": "sent",
 }
 _WORST: Final = ("rejected", "lost", "stalled", "gapped", "refilling", "quiet", "live", "standby", "idle")
-_COLOURS: Final = {"connected": "green", "connecting": "cyan", "lost": "red"}
+_COLOURS: Final = {"connected": "green", "listening": "green", "connecting": "cyan", "lost": "red"}
 
 
 @frozen
@@ -247,11 +247,13 @@ def source_row(name: str, told: Row) -> Row:
     """From one source of GET /api/v1/status. `used`: the share of the fullest bound of its upstream."""
     delivered, quality = told.get("delivered") or {}, told.get("quality") or {}
     used = [each["used"] / each["limit"] for each in told.get("bounds") or () if each.get("limit")]
+    producers = told.get("producers")
     return {
         "name": name,
         "state": told["state"],
         "age": told.get("age"),
-        "reason": told.get("reason"),
+        "reason": told.get("reason") or (None if producers is None else several(producers, "producer")),
+        "producers": producers,
         "rate": delivered.get("rate"),
         "trades": delivered.get("trades"),
         "lastAge": delivered.get("age"),

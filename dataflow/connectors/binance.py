@@ -44,7 +44,7 @@ from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.domain.symbols import contract
 from dataflow.domain.timestamps import LATEST
 from dataflow.sources.fields import LAST_COUNT, PositiveDecimals, named_in, present, whole
-from dataflow.sources.port import Newest, Page, Request, SourceSettings, is_here, place, told_apart
+from dataflow.sources.port import Newest, Page, Proof, Request, SourceSettings, is_here, place, told_apart
 from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 _MICROSECONDS_FROM: Final = 10**14  # as milliseconds this would be the year 5138
@@ -130,6 +130,10 @@ class Settings(SourceSettings):
         if _is_futures(self.url):
             return "https://fapi.binance.com"
         return "https://api.binance.us" if _is_american(self.url) else "https://api.binance.com"
+
+    @property
+    def numbered(self) -> Proof:
+        return Proof.NUMBERS
 
     def derived(self, symbol: str) -> str:
         """BTCUSDT, also for a perpetual; BTCUSDT_251226 for a future that ends on that day."""

@@ -35,7 +35,7 @@ from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Trade
 from dataflow.domain.symbols import contract
 from dataflow.sources.fields import PositiveDecimals, from_milliseconds, named_in, present, whole
-from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings, rest_at
+from dataflow.sources.port import RATE_LIMITED, Newest, Page, Proof, Request, SourceSettings, rest_at
 from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 _SEQ_ALL: Final = 65536
@@ -58,6 +58,10 @@ class Settings(SourceSettings):
     stale_after: float = field(default=30.0, validator=validators.gt(0))  # a heartbeat comes every 15 s
     refill_url: str = rest_at("https://api-pub.bitfinex.com")
     refill_weight: int = field(default=15, validator=validators.gt(0))  # the history takes 15 a minute
+
+    @property
+    def numbered(self) -> Proof:
+        return Proof.MESSAGES
 
     def derived(self, symbol: str) -> str:
         """tBTCUSD, tBTCUST (Tether), tDOGE:USD (four letters); tBTCF0:USTF0 for a perpetual."""

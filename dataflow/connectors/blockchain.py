@@ -39,7 +39,7 @@ from dataflow.sources.fields import (
     named_in,
     one_of,
 )
-from dataflow.sources.port import SourceSettings
+from dataflow.sources.port import Proof, SourceSettings
 from dataflow.sources.reading import EXCERPT, Unusable, decoded, excerpt, words_of
 
 ORIGIN: Final = "https://exchange.blockchain.com"  # the exchange refuses a handshake without it
@@ -67,6 +67,10 @@ class Settings(SourceSettings):
     symbols_a_request: ClassVar[int] = 1
 
     api_token: str | None = field(default=None, repr=False)
+
+    @property
+    def numbered(self) -> Proof:
+        return Proof.MESSAGES
 
 
 class _Message(msgspec.Struct):

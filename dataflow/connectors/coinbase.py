@@ -34,7 +34,7 @@ from attrs import field, frozen, validators
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.sources.fields import PositiveDecimals, from_text, named_in, one_of, whole
-from dataflow.sources.port import Newest, Page, Request, SourceSettings, rest_at
+from dataflow.sources.port import Newest, Page, Proof, Request, SourceSettings, rest_at
 from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 CHANNEL: Final = "matches"
@@ -67,6 +67,10 @@ class Settings(SourceSettings):
     refill_url: str = rest_at("https://api.exchange.coinbase.com")
     # Ten requests a second and address, each the same.
     refill_weight: int = field(default=600, validator=validators.gt(0))
+
+    @property
+    def numbered(self) -> Proof:
+        return Proof.NUMBERS
 
 
 class _Message(msgspec.Struct, gc=False):

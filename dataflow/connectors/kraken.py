@@ -44,7 +44,7 @@ from dataflow.sources.fields import (
     present,
     whole,
 )
-from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings, rest_at
+from dataflow.sources.port import RATE_LIMITED, Newest, Page, Proof, Request, SourceSettings, rest_at
 from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 SNAPSHOT: Final = 50  # trades
@@ -86,6 +86,10 @@ class Settings(SourceSettings):
                 "version 1 takes no `lines` and no `rotate_after`: its trades have no ids, so two"
                 " connections would bring each trade twice"
             )
+
+    @property
+    def numbered(self) -> Proof:
+        return Proof.NUMBERS if self.version == 2 else Proof.NOTHING
 
     def derived(self, symbol: str) -> str:
         """With a slash; in version 1 by its old names."""

@@ -35,7 +35,7 @@ from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Side, Trade
 from dataflow.domain.symbols import contract
 from dataflow.sources.fields import PositiveDecimals, counted, from_milliseconds, named_in, one_of, present
-from dataflow.sources.port import RATE_LIMITED, Newest, Page, Request, SourceSettings, place, rest_at
+from dataflow.sources.port import RATE_LIMITED, Newest, Page, Proof, Request, SourceSettings, place, rest_at
 from dataflow.sources.reading import Unusable, answered, decoded, excerpt, words_of
 
 _CHANNELS: Final = {"business": "trades-all", "public": "trades"}  # by the end of the path
@@ -65,6 +65,10 @@ class Settings(SourceSettings):
     def _has_a_channel(self, _attribute: object, value: str) -> None:
         if place(value) and _channel(value) is None:
             raise ValueError("must end in /ws/v5/business (every trade) or /ws/v5/public (aggregates)")
+
+    @property
+    def numbered(self) -> Proof:
+        return Proof.NUMBERS if _channel(self.url) == "trades-all" else Proof.MESSAGES
 
     def derived(self, symbol: str) -> str:
         """The same for spot and dated futures; a perpetual ends in -SWAP."""

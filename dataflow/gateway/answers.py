@@ -171,10 +171,11 @@ class SourceInfo:
     """A source. It has been in this `state` since `since` (ns since epoch), for `age` seconds.
 
     `reason` of its newest failure, at `reason_at` (ns since epoch); None again once it is connected.
-    `symbols` are subscribed there; `rejected` has the source's words for each refused symbol. `problems`
-    counts unusable messages by kind. `quality`: how all its symbols fare. `refill`: None where nothing can be
-    asked. `lines`: its connections; none where producers connect to us. `bounds`: what it may be asked.
-    `worst`: the symbol with which it fares worst, and how; None while nobody wants one.
+    `completeness`: what proves that nothing is missing. `producers` that are there now; None where we
+    connect. `symbols` are subscribed there; `rejected` has the source's words for each refused symbol.
+    `problems` counts unusable messages by kind. `quality`: how all its symbols fare. `refill`: None where
+    nothing can be asked. `lines`: its connections; none where producers connect to us. `bounds`: what it may
+    be asked. `worst`: the symbol with which it fares worst, and how; None while nobody wants one.
     """
 
     state: str
@@ -184,6 +185,8 @@ class SourceInfo:
     reason_at: int | None
     delivered: DeliveredInfo
     connector: str
+    completeness: str
+    producers: int | None
     symbols: Sequence[str]
     rejected: Mapping[str, str]
     problems: Counter[str]

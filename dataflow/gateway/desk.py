@@ -31,7 +31,7 @@ from dataflow.domain.symbols import ANY, LONGEST, WELL_FORMED, compact, well_for
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.domain.topic import CANDLES, DAYS, TRADES
 from dataflow.sources.excerpts import Excerpt
-from dataflow.sources.port import SourceSettings
+from dataflow.sources.port import ProducerSettings, SourceSettings
 from dataflow.sources.state import SourceState
 
 from .answers import (
@@ -393,7 +393,7 @@ class Desk:
     def _source(self, source: SourceState, states: Mapping[Grade, Sequence[str]]) -> SourceInfo:
         delivered, silent, failed = source.delivered, source.silent_for, source.failed_ago
         return SourceInfo(
-            state=source.link.value,
+            state=source.shown,
             since=int(source.since * 1e9),
             age=round(source.age, 3),
             reason=source.reason,
@@ -407,6 +407,8 @@ class Desk:
                 self._load.of_source(source.name),
             ),
             connector=source.settings.connector,
+            completeness=source.settings.proof.value,
+            producers=source.producers if isinstance(source.settings, ProducerSettings) else None,
             symbols=sorted(source.subscribed_symbols),
             rejected=source.refused_symbols,
             problems=source.problems,

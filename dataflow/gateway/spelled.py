@@ -107,12 +107,14 @@ class WorstScore(TypedDict):
 class Source(TypedDict):
     """A source: how its connection is, and what it delivered."""
 
-    state: Annotated[str, Meta(examples=["connected"])]
+    state: Annotated[str, Meta(description="listening where producers connect to us", examples=["connected"])]
     since: Annotated[Time, Meta(description="begin of this state")]
     age: Annotated[Seconds, Meta(description="seconds since then")]
     reason: Annotated[str | None, Meta(description="why it was lost; null once it is connected")]
     reasonAt: Time | None
     connector: str
+    completeness: Annotated[str, Meta(description="what proves that nothing is missing, in words")]
+    producers: Annotated[Count | None, Meta(description="that are there now; null where we connect")]
     symbols: Annotated[list[str], Meta(description="subscribed there")]
     rejected: Annotated[dict[str, str], Meta(description="refused symbols, in the words of the source")]
     problems: Annotated[dict[str, Count], Meta(description="unusable messages by kind")]

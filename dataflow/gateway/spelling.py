@@ -308,6 +308,8 @@ def source(info: SourceInfo) -> spelled.Source:
         "reason": info.reason,
         "reasonAt": _time(info.reason_at),
         "connector": info.connector,
+        "completeness": info.completeness,
+        "producers": info.producers,
         "symbols": list(info.symbols),
         "rejected": dict(info.rejected),
         "problems": dict(info.problems),

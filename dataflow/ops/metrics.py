@@ -107,6 +107,11 @@ class _Now(Collector):
         renumbered = CounterMetricFamily(
             "dataflow_source_renumbered", "How often a source has numbered a symbol anew", labels=["source"]
         )
+        producers = GaugeMetricFamily(
+            "dataflow_source_producers",
+            "Producers that are there, of sources that wait for them",
+            labels=["source"],
+        )
         lines = GaugeMetricFamily(
             "dataflow_source_lines", "Connections to a source, by state", labels=["source", "state"]
         )
@@ -115,6 +120,8 @@ class _Now(Collector):
                 links = Counter(line.link for line in source.lines.values())
                 for state in LinkState:
                     lines.add_metric([name, state.value], links[state])
+            else:
+                producers.add_metric([name], source.producers)
             opened.add_metric([name], source.breaker.opened)
             renumbered.add_metric([name], source.renumbered)
             trades.add_metric([name], source.delivered.trades)
@@ -130,6 +137,7 @@ class _Now(Collector):
             connected,
             lines,
             opened,
+            producers,
             renumbered,
             trades,
             batches,

@@ -44,6 +44,8 @@ REPEATED: Final = "repeated"  # no refusal: the trade is here already
 BATCHES_AT_ONCE: Final = 4  # of some 400 ticks each: to refuse one takes some 3 ms
 _is_ticker: Final = re.compile(TICKER.pattern, re.ASCII | re.IGNORECASE).fullmatch
 _BLANKS: Final = " \t\n\v\f\r"
+PRESENT: Final = 120.0  # seconds for which a producer that pushes by HTTP is there after a request
+ADDRESSES: Final = 1_000  # of such producers; of more the newest count
 RECENT: Final = 32_768  # ids; more trades than can be on their way from producers to the shards
 _REMEMBERED: Final = 4096  # spellings, prices, volumes; then forgotten all at once
 
@@ -79,6 +81,7 @@ class Intake:
         self._deliver = deliver
         self._admitted = admitted
         self._recent: dict[tuple[str, str | None], Trade] = {}
+        self._heard: dict[str, float] = {}  # when each address has pushed last, the oldest first
         self._is_open = True
         self._turns = trio.Semaphore(BATCHES_AT_ONCE)
         self._symbols: set[str] = set()
@@ -111,6 +114,28 @@ class Intake:
                 self._discover(symbol)
             else:
                 self._source.unsubscribed(symbol)
+
+    def came(self) -> None:
+        """A producer has connected. Its end is told with `went`."""
+        self._source.attended(self._source.producers + 1)
+
+    def went(self) -> None:
+        """A producer has left."""
+        self._source.attended(self._source.producers - 1)
+
+    def heard(self, address: str) -> None:
+        """A producer without a connection has pushed from this address; it is there for `PRESENT` seconds."""
+        self._heard.pop(address, None)
+        self._heard[address] = trio.current_time()
+        if len(self._heard) > ADDRESSES:
+            del self._heard[next(iter(self._heard))]
+        self._source.attended(len(self._heard))
+
+    def forget_the_silent(self) -> None:
+        """Those who have not pushed for `PRESENT` seconds are gone."""
+        now = trio.current_time()
+        self._heard = {address: at for address, at in self._heard.items() if at + PRESENT > now}
+        self._source.attended(len(self._heard))
 
     async def turn(self) -> None:
         """Wait until a batch may be judged. What the caller does before its next checkpoint is done in it.

@@ -25,6 +25,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
@@ -37,6 +38,21 @@ from dataflow.net.ip import is_this_machine
 
 SHORTEST_TOKEN: Final = 16  # characters
 TICKER: Final = Form(r"[A-Z0-9][A-Z0-9._:-]{0,31}", "capitals, digits and . _ : -, at most 32")
+
+
+class Proof(StrEnum):
+    """What proves that no trade of a source was lost, in words for people."""
+
+    NUMBERS = "trades are numbered: one that is lost shows"
+    MESSAGES = "messages are numbered: one that is lost while connected shows"
+    OVERLAP = "each answer reaches back to the one before it: a loss shows"
+    NOTHING = "cannot prove completeness: a message that is lost while connected leaves no trace"
+    PRODUCERS = "cannot prove completeness: what a producer does not push is not known"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether anything proves it."""
+        return self not in (Proof.NOTHING, Proof.PRODUCERS)
 
 
 @frozen(kw_only=True)
@@ -56,6 +72,11 @@ class AnySourceSettings:
     @property
     def address(self) -> str:
         """Where the data comes from, as an address that may hold secrets."""
+        raise NotImplementedError
+
+    @property
+    def proof(self) -> Proof:
+        """What proves that nothing is missing."""
         raise NotImplementedError
 
     @property
@@ -148,6 +169,16 @@ class SourceSettings(AnySourceSettings):
     def address(self) -> str:
         return self.refill_url if self.transport == "rest" else self.url
 
+    @property
+    def numbered(self) -> Proof:
+        """What the numbers of its stream prove. A connector overrides it."""
+        return Proof.NOTHING
+
+    @property
+    def proof(self) -> Proof:
+        by_answers = self.transport == "rest" and self.numbered is not Proof.NUMBERS
+        return Proof.OVERLAP if by_answers else self.numbered
+
     def exchange_name(self, symbol: str) -> str:
         """What the exchange calls `symbol`: as `names` say, else derived."""
         return self.names.get(symbol) or self.derived(symbol)
@@ -174,6 +205,10 @@ class ProducerSettings(AnySourceSettings):
 
     symbols: tuple[str, ...] = field(default=(ANY,))
     max_symbols: int = field(default=1000, validator=validators.gt(0))
+
+    @property
+    def proof(self) -> Proof:
+        return Proof.PRODUCERS
 
     @symbols.validator
     def _any_or_some(self, _attribute: object, value: tuple[str, ...]) -> None:

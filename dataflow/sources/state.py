@@ -33,13 +33,14 @@ from dataflow.net.pace import Pace
 
 from .breaker import Breaker, Circuit
 from .excerpts import Excerpts
-from .port import AnySourceSettings, SourceSettings
+from .port import AnySourceSettings, ProducerSettings, SourceSettings
 from .shares import Division
 from .vitals import Vitals
 
 FAILURES: Final = 5  # attempts to connect in a row that open the circuit of a source
 REMOVED = "removed from the configuration"  # reasons of an end that the operator wants
 CHANGED = "configured anew"
+LISTENING = "listening"
 
 KEPT: Final = 50_000  # items that a new line keeps back at most; some seconds of a busy exchange
 _PROOF: Final = 2  # reads: the first may be the one that brought the last answer
@@ -314,6 +315,7 @@ class SourceState:
     since: float = field(init=False)
     reason: str | None = None
     delivered: Delivered = field(factory=Delivered)
+    producers: int = 0  # that are there now
     renumbered: int = 0  # how often it has numbered a symbol anew
     problems: Counter[str] = field(factory=Counter)
     vitals: Vitals = field(factory=Vitals)
@@ -474,6 +476,24 @@ class SourceState:
         elif reason is None and symbol in self._stalled:
             self._stalled.discard(symbol)
             self.audience.recovered(self.name, symbol)
+
+    def attended(self, producers: int) -> None:
+        """So many producers are there now."""
+        was_deserted, self.producers = self.is_deserted, producers
+        if self.is_deserted is not was_deserted:
+            self.changed(self.symbols)
+
+    @property
+    def is_deserted(self) -> bool:
+        """Whether it waits for producers, and none is there."""
+        return isinstance(self.settings, ProducerSettings) and not self.producers
+
+    @property
+    def shown(self) -> str:
+        """The state of its connection in a word: connecting, connected or lost; listening where producers
+        connect to us, however many are there."""
+        is_open = self.link is LinkState.CONNECTED and isinstance(self.settings, ProducerSettings)
+        return LISTENING if is_open else self.link.value
 
     def status(self, symbol: str) -> str:
         """The status of `symbol` here.

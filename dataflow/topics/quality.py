@@ -35,6 +35,8 @@ _GRADES: Final = {
 REFILLING: Final = "missed trades are being asked for"
 GAPPED: Final = "trades were missed lately, and could not be had"
 
+DESERTED: Final = "no producer is there"
+
 
 def judge(source: SourceState, symbol: str, since: int, active: str | None = None) -> Quality:
     """The quality of `symbol` at `source` now. `since`: begin of this state, ns since epoch.
@@ -53,6 +55,8 @@ def judge(source: SourceState, symbol: str, since: int, active: str | None = Non
         grade, reason = Grade.STANDBY, f"{active} is preferred"
     elif pulse is not None and status in ("live", "subscribing") and pulse.stalled is not None:
         grade, reason = Grade.STALLED, pulse.stalled  # also while it is subscribed anew
+    elif grade is Grade.LIVE and source.is_deserted:
+        grade, reason = Grade.QUIET, DESERTED
     elif pulse is not None and grade is Grade.LIVE:
         grade, reason = _living(pulse)
     return Quality(symbol, source.name, grade, since, reason, missing, lag)

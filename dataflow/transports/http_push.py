@@ -6,10 +6,16 @@ actor runs the source is connected; the endpoint takes nothing while it is not.
 
 from __future__ import annotations
 
+from typing import Final
+
+import trio
+
 from actors.connector import STOPPED
 from dataflow.sources.intake import Intake
 from dataflow.sources.state import SourceState
 from supervisors import Context
+
+LOOK_EVERY: Final = 10.0  # seconds between two looks at who has not pushed for long
 
 
 class Door:
@@ -24,6 +30,9 @@ class Door:
         self._intake.up()
         ctx.ready()
         try:
-            await ctx.stopping.wait()
+            while not ctx.stopping.is_set():
+                self._intake.forget_the_silent()
+                with trio.move_on_after(LOOK_EVERY):
+                    await ctx.stopping.wait()
         finally:
             self._source.down(STOPPED)

@@ -179,6 +179,7 @@ class Connection:
 
     async def run(self, ctx: Context) -> None:
         self._share.sessions += 1
+        self._intake.came()
         log = logger.bind(path=ctx.path)
         try:
             ctx.ready()
@@ -190,6 +191,7 @@ class Connection:
             log.debug("producer went: {}", self._peer)
         finally:
             self._share.sessions -= 1
+            self._intake.went()
             self._socket.close()
             if self._passage is not None:
                 self._passage.free()

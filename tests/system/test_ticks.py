@@ -395,6 +395,27 @@ async def test_one_address_has_its_share() -> None:
         await until_counted(d, too_many_of_one=1)
 
 
+async def test_a_source_that_waits_for_producers_says_how_many_are_there() -> None:
+    """It listens, and its symbols are quiet while nobody is there: in the status, and for who follows the quality."""
+    async with daemon(sources=from_producers(symbols=("AAPL",))) as d, client(d.url) as c:
+
+        async def told() -> tuple[str, int, str]:
+            source = (await c.call("getStatus"))["sources"]["ticks"]
+            [symbol] = await c.call("getSymbols")
+            return source["state"], source["producers"], symbol["quality"]["state"]
+
+        await until(lambda: d.core.sources["ticks"].link.value == "connected")
+        answer = await c.call("subscribe", symbol="AAPL", channel="quality")
+        assert answer["quality"]["sources"]["ticks"]["reason"] == "no producer is there"
+        assert await told() == ("listening", 0, "quiet")
+        async with producer(d), producer(d):
+            await until(lambda: d.core.sources["ticks"].producers == 2)
+            assert await told() == ("listening", 2, "live")
+        await until(lambda: d.core.sources["ticks"].producers == 0)
+        assert await told() == ("listening", 0, "quiet")
+        await c.until(lambda: [each["state"] for each in c.of("quality.update")] == ["live", "quiet"])
+
+
 async def test_a_hundred_producers_leave_nothing() -> None:
     """However they go: in order, in the middle of a frame, or by a reset."""
     async with daemon(sources=from_producers(), limits=Limits(loopback=True)) as d:

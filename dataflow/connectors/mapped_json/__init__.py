@@ -28,7 +28,7 @@ from attrs import Factory, field, frozen
 
 from actors.connector import Received
 from dataflow.domain import Item, Missed, Missing, Trade
-from dataflow.sources.port import Newest, Page, Request, SourceSettings, told_apart
+from dataflow.sources.port import Newest, Page, Proof, Request, SourceSettings, told_apart
 from dataflow.sources.reading import Unusable, decoded, excerpt, words_of
 
 from .fields import Names, Reader
@@ -77,6 +77,10 @@ class Settings(SourceSettings):
     def symbols_a_connection(self) -> int:  # type: ignore[override]
         """As the mapping says."""
         return self.requests.most_of_connection or sys.maxsize
+
+    @property
+    def numbered(self) -> Proof:
+        return Proof.NUMBERS if self.trades.sequence else Proof.NOTHING
 
     @property
     def weight_header(self) -> str | None:  # type: ignore[override]

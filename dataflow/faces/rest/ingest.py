@@ -70,7 +70,7 @@ class Ingest:
         settings, intake = self._door(source)
         self._check_producer(source, settings)
         lines = _is_lines()
-        with self._seat(source, settings):
+        with self._seat(source, settings, intake):
             push = _Push(intake, codec_class(settings)(settings, intake.accept), self._hall.account(asker()))
             await (push.lines() if lines else push.one())
         return json_response(push.told.body, 202)
@@ -90,7 +90,7 @@ class Ingest:
         Identity(settings.token, trust_local, f"[sources.{name}] token").require_operator(asker())
 
     @contextmanager
-    def _seat(self, name: str, settings: PushSettings) -> Iterator[None]:
+    def _seat(self, name: str, settings: PushSettings, intake: Intake) -> Iterator[None]:
         """Room for one request. Raises TooManyRequests without it."""
         address = self._hall.client_address(asker())
         whole, own = (name, None), (name, address)
@@ -98,6 +98,7 @@ class Ingest:
             self._hall.core.sources[name].problem(BUSY, address)
             raise TooManyRequests("requests at once", RETRY_AFTER)
         self._busy.update((whole, own))
+        intake.heard(address)
         try:
             yield
         finally:

@@ -400,6 +400,7 @@ class TestCheck:
         assert (code, err) == (0, "")
         assert out.splitlines()[0] == "fine: listens on 127.0.0.1:9000"
         assert "  binance: BTC-USDT, ETH-USDT from wss://stream.binance.com:443/stream" in out.splitlines()
+        assert "prove" not in out, "both sources number what they send"
 
     def test_which_source_takes_over(self, output: Output, tmp_path: Path) -> None:
         """The order is that of the configuration; a symbol with one source alone is told, too."""
@@ -427,11 +428,18 @@ class TestCheck:
         assert told["sources"]["binance"]["url"] == "ws://127.0.0.1:5001/stream"
 
     def test_a_source_that_listens(self, output: Output) -> None:
-        """It is told apart from one that is connected to."""
+        """It is told apart from one that is connected to, and that nothing proves its completeness."""
         files = str(shipped("server.toml")), str(shipped("simulated.toml"))
-        assert "  ticks: any symbols from producers at tcp://127.0.0.1:9000" in output.of("check", *files)[1]
+        why = "cannot prove completeness: what a producer does not push is not known"
+        written = f"  ticks: any symbols from producers at tcp://127.0.0.1:9000\n    {why}\n"
+        assert written in f"{output.of('check', *files)[1]}\n"
         told = json.loads(output.of("check", *files, "--json")[1])["sources"]["ticks"]
-        assert told == {"connector": "ticks_protobuf", "url": "tcp://127.0.0.1:9000", "symbols": ["*"]}
+        assert told == {
+            "connector": "ticks_protobuf",
+            "url": "tcp://127.0.0.1:9000",
+            "symbols": ["*"],
+            "completeness": why,
+        }
 
     def test_a_face_with_a_port_of_its_own(self, output: Output) -> None:
         """Its address is told, like that of the gateway; a face that is off has none."""

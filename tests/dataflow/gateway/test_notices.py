@@ -61,6 +61,7 @@ async def test_what_happens_to_a_source_is_an_event(lines: list[str]) -> None:
     to.accepted("a", "X-Z")
     to.stalled("a", "X-Y", "newer trades")
     to.recovered("a", "X-Y")
+    to.renumbered("a", "X-Y")
     to.switched("X-Y", 1, 7, "a", "b", "a is lost")
     to.lost("b", STOPPED, [])
     assert [(each.kind.value, each.path, each.text) for each in events.newest(20)] == [
@@ -70,6 +71,7 @@ async def test_what_happens_to_a_source_is_an_event(lines: list[str]) -> None:
         ("restored", "sources/a", "X-Z is refused no more"),
         ("stalled", "sources/a", "X-Y: newer trades"),
         ("recovered", "sources/a", "X-Y: its trades come again"),
+        ("renumbered", "sources/a", "X-Y: trades may be missing before"),
         ("switched", "sources/b", "X-Y comes from b and no more from a: a is lost"),
         ("stopped", "sources/b", "stopped; concerns no symbols"),
     ]
@@ -78,6 +80,7 @@ async def test_what_happens_to_a_source_is_an_event(lines: list[str]) -> None:
         "sources/a: connection restored after 3.2 s, subscribed to X-Y",
         "sources/a: X-Z is refused no more",
         "sources/a: X-Y is stalled no more",
+        "sources/a: X-Y is numbered anew: trades may be missing before",
         "sources/b: X-Y comes from b and no more from a: a is lost",
         "sources/b: connection ended: stopped",
     ]

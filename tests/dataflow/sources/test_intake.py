@@ -13,9 +13,10 @@ import trio
 from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from dataflow.domain import Trade
-from dataflow.sources.intake import BATCHES_AT_ONCE, REFUSALS, Intake
+from dataflow.sources.intake import ADDRESSES, BATCHES_AT_ONCE, PRESENT, REFUSALS, Intake
 from dataflow.sources.port import ListenerSettings, Pushed
 from dataflow.sources.reading import Unusable
 from dataflow.sources.state import Audience, SourceState
@@ -314,6 +315,28 @@ def test_clients_hear_of_its_end_and_return(stage: Stage) -> None:
     stage.source.down("port taken")
     stage.intake.up()
     assert told == ["lost", "restored"]
+
+
+async def test_who_pushes_by_http_is_there_for_a_while(stage: Stage, mock_clock: MockClock) -> None:
+    """After its newest request, each address once, and no more of them than there is room for."""
+    intake, source = stage.intake, stage.source
+    intake.heard("10.0.0.1")
+    mock_clock.jump(PRESENT - 1)
+    intake.heard("10.0.0.2")
+    intake.heard("10.0.0.1")
+    intake.forget_the_silent()
+    assert (source.producers, source.is_deserted) == (2, False)
+    mock_clock.jump(PRESENT - 1)
+    intake.heard("10.0.0.2")
+    mock_clock.jump(1)
+    intake.forget_the_silent()
+    assert source.producers == 1
+    for at in range(ADDRESSES + 9):
+        intake.heard(f"10.1.{at // 256}.{at % 256}")
+    assert source.producers == ADDRESSES
+    mock_clock.jump(PRESENT)
+    intake.forget_the_silent()
+    assert (source.producers, source.is_deserted) == (0, True)
 
 
 def test_spellings_and_numbers_are_forgotten(stage: Stage) -> None:

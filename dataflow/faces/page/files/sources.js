@@ -19,12 +19,13 @@ const WORST = ["lost", "stalled", "rejected", "gapped", "refilling", "quiet", "l
 const PARTS = { connection: 30, quality: 30, lag: 20, errors: 20 };  // the most that each part of a score can earn
 const LACK = { connection: "it is not connected", quality: "the symbol is not live", lag: "trades come more than a second late", errors: "unusable messages came in the last minute" };
 const ago = seconds => seconds === null || seconds === undefined ? none : `${span(seconds)} ago`;
+const people = n => `${count(n)} producer${n === 1 ? "" : "s"}`;
 const sum = counts => Object.values(counts).reduce((all, n) => all + n, 0);
 const byReason = counts => Object.entries(counts).map(([reason, n]) => `${count(n)} ${reason.replaceAll("_", " ")}`).join(", ");
 
 const COLUMNS = [
   ["Source", "", s => s.name],
-  ["Connection", "connection", s => s.state],
+  ["Connection", "connection", s => s.producers === null || s.producers === undefined ? s.state : `${s.state}, ${people(s.producers)}`],
   ["Trades/s", "num", s => s.delivered.rate === undefined ? none : perSecond(s.delivered.rate)],
   ["Newest", "num wide", s => ago(s.delivered.age)],
   ["Lag", "num wide", s => lagOf(s.quality.lag)],
@@ -186,6 +187,8 @@ class Source {
     const add = (name, ...value) => { const dd = el("dd"); dd.append(...value); list.append(el("dt", "off", name), dd); };
     add("State", state, ` for ${span(source.age)}, since ${clock(new Date(source.since))}`);
     add("Why", source.reason ? `${source.reasonAt ? `${clock(new Date(source.reasonAt))} ` : ""}${source.reason}` : none);
+    if (source.producers !== null && source.producers !== undefined) add("Producers", source.producers ? `${count(source.producers)} are there` : "none is there");
+    add("Completeness", source.completeness ?? none);
     add("Circuit", source.circuit.replace("_", " "));
     add("Delivered", `${count(delivered.trades)} trades, ${size(delivered.bytes)}, the newest ${ago(delivered.age)}`);
     add("Rejected", Object.keys(source.rejected).length ? few(Object.entries(source.rejected).map(([symbol, why]) => `${symbol} (${why})`)) : none);
