@@ -183,7 +183,7 @@ class _Rule(QuartRule):
 
 
 def _no_address(rule: _Rule, **values: Any) -> tuple[str, str]:
-    raise NotImplementedError("addresses are written by hand")
+    raise LookupError("addresses are written by hand")
 
 
 class _Word(BaseConverter):

@@ -15,6 +15,7 @@ import yaml  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
 
 from dataflow import cli, plugs
+from dataflow.connectors import push
 from dataflow.faces import admin
 from dataflow.faults.registry import Kind
 from dataflow.gateway.hall import Hall
@@ -80,7 +81,10 @@ async def test_the_table_has_exactly_the_existing_metrics(readme: str) -> None:
     async with (
         open_binance() as exchange,
         daemon(
-            sources=from_binance(exchange.url, "BTC-USDT", refill_url=exchange.rest_url),
+            sources={
+                **from_binance(exchange.url, "BTC-USDT", refill_url=exchange.rest_url),
+                "own": push.Settings(connector="push", symbols=("AAPL",)),
+            },
             archive=MemoryArchive(),
             chaos=Chaos(enabled=True),
             symbols={"BTC-USDT": Symbol(mode=Mode.FAILOVER)},
