@@ -220,10 +220,11 @@ function shading(chart, state, seconds) {
         context.fillStyle = primitive.colour;
         context.fillRect(left, 0, Math.max(right - left, x), bitmapSize.height);
         context.globalAlpha = 1;
-        const at = Math.max(left + 4 * x, 4 * x);
+        const length = context.measureText(text).width, room = bitmapSize.width - length - 4 * x;
+        const at = Math.max(Math.min(left + 4 * x, room), 4 * x);  // whole, also at the right end
         if (at < free) continue;  // names do not lie upon each other
         context.fillText(text, at, 14 * y);
-        free = at + context.measureText(text).width + 8 * x;
+        free = at + length + 8 * x;
       }
     });
   }
