@@ -6,6 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,7 +121,8 @@ def _render() -> int:
     results = Results.load(FIGURES)
     report.into(report.README, results)
     command = [peers.python(), "-m", "tests.bench.pictures", FIGURES, FIGURES.parent]
-    drawn = subprocess.run([str(word) for word in command], cwd=CHECKOUT, check=False)
+    beside = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}  # the scenarios import the daemon
+    drawn = subprocess.run([str(word) for word in command], cwd=CHECKOUT, check=False, env=beside)
     print(
         f"{report.README.relative_to(CHECKOUT)} and its pictures are written"
         if drawn.returncode == 0
