@@ -110,7 +110,7 @@ class Rehearsal:
 
 @frozen
 class Make:
-    """What a client that speaks JSON-RPC is made of.
+    """The parts of a client that speaks JSON-RPC.
 
     `sort`: `own` words, that share nothing with the library; its `core`; the whole `library`. The rest is
     drawn for the last two: `every`, it follows `*`; `apart`, it runs on asyncio in a thread of its own;

@@ -1,7 +1,7 @@
 """Clients that speak JSON-RPC: in words of their own, by the core of the library, or by the whole library.
 
 Rules of this file. The first shares nothing with the library, so that this cannot hide its own faults. The
-others use it as users do. What each of them held or was told is judged by `check`, and nothing is forgiven.
+others use it as users do. `check` judges all that each of them held or was told, and forgives nothing.
 """
 
 from __future__ import annotations

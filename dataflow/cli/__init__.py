@@ -191,7 +191,7 @@ def _plainly(error: CycloptsError) -> str:
 
 
 def _meant(word: str, known: Iterable[str], command: str) -> str:
-    """What to do about a word that is not known."""
+    """Advice about an unknown word."""
     from difflib import get_close_matches
 
     near = get_close_matches(word, list(known), 1)

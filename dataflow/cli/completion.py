@@ -1,6 +1,6 @@
 """`completion`: the script with which a shell completes the words of this command.
 
-Rules of this file: the script is the library's. What is changed of it here has its reason beside it.
+Rules of this file: the script is the library's. Each change to it has its reason beside it.
 """
 
 from __future__ import annotations

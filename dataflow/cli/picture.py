@@ -7,12 +7,16 @@ their whole paths, the most urgent first, and the last row counts the lines that
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from attrs import field, frozen
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from .words import several
+
+# by the state of the connection of a source
+LINK_COLOURS: Final = {"connected": "green", "listening": "green", "connecting": "cyan", "lost": "red"}
 
 
 def can_redraw(console: Console) -> bool:

@@ -26,7 +26,7 @@ from dataflow.logs.terminal import disarmed
 
 from .common import Json, Token, Url, call, daemon_url
 from .ends import Failure, Mistake, wrong
-from .picture import Line, Picture, can_redraw
+from .picture import LINK_COLOURS, Line, Picture, can_redraw
 from .progress import waiting
 from .words import age, lag, rate, several, share, size
 
@@ -38,7 +38,6 @@ COLOURS = {
     "done": "dim",
     "idle": "dim",
 }
-LINK_COLOURS = {"connected": "green", "listening": "green", "connecting": "cyan", "lost": "red"}
 OPEN = ("connected", "listening")
 READY_COLOURS = {"ready": "green", "degraded": "yellow", "not ready": "red"}
 UNWELL = ("refilling", "gapped", "stalled")  # states of symbols

@@ -28,7 +28,7 @@ from dataflow.logs.terminal import disarmed
 from .common import Json, Token, Url, call, daemon_url
 from .ends import Failure, Mistake, wrong
 from .keys import single_keys, without_keys
-from .picture import can_redraw
+from .picture import LINK_COLOURS, can_redraw
 from .progress import waiting
 from .words import UNKNOWN, age, lag, rate, several, share, size
 
@@ -46,7 +46,6 @@ _MOST: Final = {  # title of a column -> what the daemon calls it
     "sent": "sent",
 }
 _WORST: Final = ("rejected", "lost", "stalled", "gapped", "refilling", "quiet", "live", "standby", "idle")
-_COLOURS: Final = {"connected": "green", "listening": "green", "connecting": "cyan", "lost": "red"}
 
 
 @frozen
@@ -317,7 +316,7 @@ def table(rows: Sequence[Row], by: str, width: int | None = None) -> Table:
 
 def _cell(column: Column, value: Any) -> Text:
     shown = UNKNOWN if value is None and column.right else column.shown(value)
-    return Text(shown, _COLOURS.get(shown, "") if column.key == "state" else "")
+    return Text(shown, LINK_COLOURS.get(shown, "") if column.key == "state" else "")
 
 
 def headline(look: Look) -> Text:

@@ -67,5 +67,5 @@ def _in_words(message: str, data: Any, about: str | None) -> str:
 
 
 def _words(several: Any) -> list[str]:
-    """What a server suggests; it may have said anything."""
+    """The suggestions of a server, which may have said anything."""
     return [str(each) for each in several if each is not None] if isinstance(several, list) else []

@@ -3,8 +3,8 @@
 Rules of this file. It keeps no message: the socket is read when the next news are asked for, so who does not
 ask stops the server. A lost connection is followed by another one, after a pause that grows with each
 failure, has a random part, and is short again once a connection has brought something. A server may ask for a
-longer pause, within bounds, but never for less than `retry_first`. What waits to be said is bounded; a server
-that does not take it loses the connection.
+longer pause, within bounds, but never for less than `retry_first`. Calls that wait are bounded; a server
+that does not take them loses the connection.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from dataflow.domain.symbols import ANY, LONGEST, WELL_FORMED, compact, well_for
 from dataflow.domain.timestamps import to_rfc3339
 from dataflow.domain.topic import CANDLES, DAYS, TRADES
 from dataflow.sources.excerpts import Excerpt
-from dataflow.sources.port import ProducerSettings, SourceSettings
+from dataflow.sources.port import SourceSettings
 from dataflow.sources.state import SourceState
 
 from .answers import (
@@ -408,7 +408,7 @@ class Desk:
             ),
             connector=source.settings.connector,
             completeness=source.settings.proof.value,
-            producers=source.producers if isinstance(source.settings, ProducerSettings) else None,
+            producers=source.producers if source.listens else None,
             symbols=sorted(source.subscribed_symbols),
             rejected=source.refused_symbols,
             problems=source.problems,

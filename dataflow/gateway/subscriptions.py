@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import define, field, frozen
@@ -418,10 +419,6 @@ class Subscriptions:
         return self._told(topic).rendering if topic in (self._joined or ()) else None
 
 
-def _symbol(topic: Topic) -> str:
-    return topic.symbol
-
-
 def _catch_up(log: TopicLog, told: _Joining, until: int, parts: list[Update | Fill]) -> int:
     """Add what the client lacks up to place `until`, or a little further. Returns its place then."""
     place = told.position
@@ -450,7 +447,7 @@ class Every:
 
     def untold(self) -> Sequence[Topic]:
         """The topics that there are by now, without those that were subscribed to, in their order."""
-        return sorted(self._log.topics - self._each.keys() - self._alone, key=_symbol)
+        return sorted(self._log.topics - self._each.keys() - self._alone, key=attrgetter("symbol"))
 
     def rendering_of(self, topic: Topic) -> Rendering[Any]:
         """How the updates of `topic` are written: one that is followed alone, too, remains as it is."""

@@ -27,7 +27,6 @@ from dataflow.figures import Histogram
 from dataflow.gateway.lobby import Lobby
 from dataflow.net.websocket import deflate
 from dataflow.server.connection import FloodError, StalledError
-from dataflow.sources.port import SourceSettings
 from dataflow.sources.state import LinkState
 from dataflow.sources.vitals import Remedy
 from dataflow.topics.days import REASONS
@@ -116,12 +115,12 @@ class _Now(Collector):
             "dataflow_source_lines", "Connections to a source, by state", labels=["source", "state"]
         )
         for name, source in self._core.sources.items():
-            if isinstance(source.settings, SourceSettings):  # producers connect to the others
+            if source.listens:
+                producers.add_metric([name], source.producers)
+            else:
                 links = Counter(line.link for line in source.lines.values())
                 for state in LinkState:
                     lines.add_metric([name, state.value], links[state])
-            else:
-                producers.add_metric([name], source.producers)
             opened.add_metric([name], source.breaker.opened)
             renumbered.add_metric([name], source.renumbered)
             trades.add_metric([name], source.delivered.trades)

@@ -484,16 +484,20 @@ class SourceState:
             self.changed(self.symbols)
 
     @property
+    def listens(self) -> bool:
+        """Whether producers connect to us."""
+        return isinstance(self.settings, ProducerSettings)
+
+    @property
     def is_deserted(self) -> bool:
         """Whether it waits for producers, and none is there."""
-        return isinstance(self.settings, ProducerSettings) and not self.producers
+        return self.listens and not self.producers
 
     @property
     def shown(self) -> str:
         """The state of its connection in a word: connecting, connected or lost; listening where producers
         connect to us, however many are there."""
-        is_open = self.link is LinkState.CONNECTED and isinstance(self.settings, ProducerSettings)
-        return LISTENING if is_open else self.link.value
+        return LISTENING if self.listens and self.link is LinkState.CONNECTED else self.link.value
 
     def status(self, symbol: str) -> str:
         """The status of `symbol` here.
