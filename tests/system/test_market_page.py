@@ -223,6 +223,9 @@ async def test_the_order_stays_while_somebody_points_at_it() -> None:
             page.goto(f"{s.daemon.http}#/market?sort=price")
             s.now(s.trade, BTC, "1")
             s.now(s.trade, ETH, "2")
+            expect(page.locator(".note")).to_contain_text("2 symbols")
+            for symbol, price in ((BTC, "1"), (ETH, "2")):
+                expect(cell(page, symbol, "price")).to_have_text(price)
             expect(names).to_have_text([BTC, ETH])
             row(page, BTC).hover()
             s.now(s.trade, BTC, "3")
