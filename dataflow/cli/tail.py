@@ -39,6 +39,7 @@ from dataflow.client.client import TRADES
 from dataflow.client.link import FAULT, Link
 from dataflow.client.socket import reason_of
 from dataflow.logs.terminal import disarmed, wants_colour
+from dataflow.sources.vitals import UNHEARD
 
 from .columns import WIDTH, Columns, in_words
 from .common import Json, Url, daemon_url, not_running, until_interrupted
@@ -46,7 +47,8 @@ from .ends import Failure, Mistake, wrong
 
 RETRY_FIRST, RETRY_MOST = 0.5, 5.0  # seconds between attempts to reconnect; random, up to twice as long
 WORTH_A_WORD = ("quiet", "refilling", "gapped", "stalled")  # losses and refusals have notices of their own
-COMING = ("connecting", "subscribing")  # reasons of a source that is not down but will be there soon
+COMING = ("connecting", "subscribing", UNHEARD)  # reasons of a source that is not down but will be there soon
+WELL = ("live", "standby")
 
 
 def tail(
@@ -212,16 +214,14 @@ class Tail:
         """Report how a symbol fares. That it is live needs no word behind a silence: its trade shows it."""
         key = quality.symbol, quality.source
         before, state = self._told_states.get(key), quality.state
-        if state == before:
+        if state == before or quality.reason in COMING:  # whether it comes will show
             return
         if state in WORTH_A_WORD:
             self._told_states[key] = state
-            reason = f" ({quality.reason})" if quality.reason else ""
-            show.news(f"{quality.symbol}: {state} at {quality.source}{reason}")
-        elif state == "lost" and quality.reason in COMING:
-            return  # subscribed anew: whether that helps will show
-        elif self._told_states.pop(key, "quiet") != "quiet" and state == "live":
-            show.news(f"{quality.symbol}: {state} at {quality.source}")
+        elif self._told_states.pop(key, "quiet") == "quiet" or state not in WELL:
+            return
+        reason = f" ({quality.reason})" if quality.reason else ""
+        show.news(f"{quality.symbol}: {state} at {quality.source}{reason}")
 
 
 def refusal(refused: Refused) -> str:
