@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Final, cast
 
@@ -80,12 +80,13 @@ Tell = Callable[[Progress], None]
 async def rehearse(rehearsal: Rehearsal, tell: Tell = lambda _progress: None) -> Figures:
     """Make the plan of `rehearsal`, carry it out and return the results."""
     before = inventory()
-    settings = _rehearsed(load([shipped("server.toml"), shipped("simulated.toml")], {}))
-    plan = make(rehearsal, shape(settings, rehearsal.clients))
     made = {name: str(each) for name, each in makes(rehearsal.seed, rehearsal.clients).items()}
     figures = Figures(made=made)
-    async with _stage(settings, plan, rehearsal) as stage:
-        await _play(stage, plan, figures, tell)
+    with ExitStack() as ports:
+        settings = _rehearsed(load([shipped("server.toml"), shipped("simulated.toml")], {}), ports)
+        plan = make(rehearsal, shape(settings, rehearsal.clients))
+        async with _stage(settings, plan, rehearsal) as stage:
+            await _play(stage, plan, figures, tell)
     await look_for_the_rest(before, figures)
     return figures
 
@@ -105,21 +106,24 @@ def shape(settings: Settings, clients: int) -> Shape:
     )
 
 
-def _rehearsed(shipped: Settings) -> Settings:
+def _rehearsed(shipped: Settings, ports: ExitStack) -> Settings:
     """Without what is not played here, and without ports that another daemon may have.
 
-    They are known before anything runs, because the ways there are, and stay the same after a restart.
+    They are known before anything runs, because the ways there are, and stay the same after a restart. They
+    are kept until `ports` is closed.
     """
     faces: dict[str, Any] = dict(shipped.faces)
     faces |= {
-        name: evolve(keys, host=HOST, port=free_port())
+        name: evolve(keys, host=HOST, port=ports.enter_context(kept_port()))
         for name, keys in faces.items()
         if hasattr(keys, "port")
     }
     sources: dict[str, Any] = {name: shipped.sources[name] for name in EXCHANGES}
     ticks: Any = shipped.sources[SOURCE]
-    sources[SOURCE] = evolve(ticks, host=HOST, port=free_port(), symbols=tuple(_TICKED.values()))
-    gateway = evolve(shipped.gateway, host=HOST, port=free_port())
+    sources[SOURCE] = evolve(
+        ticks, host=HOST, port=ports.enter_context(kept_port()), symbols=tuple(_TICKED.values())
+    )
+    gateway = evolve(shipped.gateway, host=HOST, port=ports.enter_context(kept_port()))
     return evolve(shipped, gateway=gateway, sources=sources, faces=faces)
 
 
@@ -253,12 +257,18 @@ def _symbols(settings: Settings) -> tuple[str, ...]:
     return (*sorted(traded), *_TICKED.values())
 
 
-def free_port() -> int:
-    """A free port: port 0 would be another one after a restart."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+@contextmanager
+def kept_port() -> Iterator[int]:
+    """A port for the daemon alone: port 0 would be another one after a restart.
+
+    It stays bound, without a listener. So the system gives it to nobody else, refuses connections to it, and
+    lets listen there whoever reuses addresses, as the daemon does.
+    """
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((HOST, 0))
+        port: int = bound.getsockname()[1]
+        yield port
 
 
 # -- the play ------------------------------------------------------------------------------------------

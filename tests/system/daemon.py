@@ -156,8 +156,11 @@ async def daemon(
 
 
 def http_client(url: str) -> httpx.AsyncClient:
-    """A client for plain HTTP. It loads no authorities: that takes as long as a whole test."""
-    return httpx.AsyncClient(base_url=url, verify=False)
+    """A client for plain HTTP. It loads no authorities: that takes as long as a whole test.
+
+    It waits for each answer as long as that takes: five seconds, its usual bound, say how busy the machine is.
+    """
+    return httpx.AsyncClient(base_url=url, verify=False, timeout=None)
 
 
 def from_binance(url: str, *symbols: str, **more: Any) -> dict[str, SourceSettings]:

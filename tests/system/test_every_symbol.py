@@ -78,6 +78,8 @@ async def stage(*symbols: str, eager: bool = True, most: int = 10_000, **tables:
     ):
         if eager:
             await exchange.wait_subscribed([symbol.replace("-", "") for symbol in symbols])
+        else:
+            await until(lambda: d.core.sources["binance"].link.value == "connected")
         yield Stage(exchange, d)
 
 

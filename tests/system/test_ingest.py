@@ -347,7 +347,7 @@ async def test_a_large_push_arrives_whole() -> None:
             for at in range(0, count, 1000):
                 yield f"{lines(*(trade(n) for n in range(at, at + 1000)))}\n".encode()
 
-        answer = await http.post(PATH, content=body(), headers=LINES, timeout=60)
+        answer = await http.post(PATH, content=body(), headers=LINES)
         assert answer.json()["accepted"] == count
         places: Iterable[Any] = (await until_admitted(d, count))[-1000:]
         assert [each.trade_id for each in places] == [str(n) for n in range(count - 1000, count)]

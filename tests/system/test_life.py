@@ -25,7 +25,6 @@ from tests.system.daemon import Client, Daemon, client, daemon, from_binance, ht
 
 BTC, ETH = "BTC-USDT", "ETH-USDT"
 BETWEEN = 0.002  # s between two trades of a market that goes on; less than between two looks
-PATIENT = 60_000  # ms: the bound of a wait in the browser
 LOOK_EVERY, GRACE, STALL_AFTER = 0.02, 0.1, 0.2
 
 
@@ -244,16 +243,16 @@ async def test_the_page_shows_a_stall_and_its_end() -> None:
             cell, link = row.locator(".quality"), row.get_by_role("link")
             expect(cell).to_have_text(re.compile("live|quiet"))
             in_the_test(stalled.set)
-            expect(cell).to_have_text("stalled", timeout=PATIENT)
+            expect(cell).to_have_text("stalled")
             hint, notices = "", page.locator("#notices")
             while "stalled" not in hint:  # the state comes and goes; a hint tells that of the moment
                 page.mouse.move(0, 0)
                 link.hover()
                 hint = str(link.get_attribute("title"))
-            expect(notices).to_contain_text(f"binance has newer trades than it sends: {BTC}", timeout=PATIENT)
+            expect(notices).to_contain_text(f"binance has newer trades than it sends: {BTC}")
             in_the_test(cured.set)
-            expect(cell).not_to_have_text("stalled", timeout=PATIENT)
-            expect(notices).to_contain_text(f"binance sends again: {BTC}", timeout=PATIENT)
+            expect(cell).not_to_have_text("stalled")
+            expect(notices).to_contain_text(f"binance sends again: {BTC}")
             return hint, heard.complaints
 
         async def market() -> None:

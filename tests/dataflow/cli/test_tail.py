@@ -97,8 +97,8 @@ async def gateway(*script: Script | None) -> AsyncIterator[Server]:
 
 
 def says(*messages: str, then: str = "wait", calls: int = 1) -> Script:
-    """Receive `calls` calls and send `messages`. Then wait for the client to leave, cut the connection, or close it
-    with reason `then`."""
+    """Receive `calls` calls and send `messages`. Then take all further calls until the client leaves, cut the
+    connection, or close it with reason `then`."""
 
     async def step(server: Server, socket: WebSocketConnection) -> None:
         for _ in range(calls):
@@ -106,7 +106,8 @@ def says(*messages: str, then: str = "wait", calls: int = 1) -> Script:
         for message in messages:
             await socket.send_message(message)
         if then == "wait":
-            await server.hear(socket)
+            while True:
+                await socket.get_message()
         elif then == "cut":
             await socket._stream.aclose()
         else:
