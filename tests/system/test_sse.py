@@ -57,7 +57,7 @@ async def stage(**tables: Any) -> AsyncIterator[Stage]:
         open_binance() as exchange,
         daemon(sources=from_binance(exchange.url, SYMBOL, "ETH-USDT", eager=True), **tables) as d,
     ):
-        await exchange.wait_subscribed(["BTCUSDT", "ETHUSDT"])
+        await d.until_carried(SYMBOL, "ETH-USDT")
         yield Stage(exchange, d)
 
 
