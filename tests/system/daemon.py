@@ -107,6 +107,11 @@ class Daemon:
         while not condition():
             await self._news.wait()
 
+    async def until_carried(self, *symbols: str) -> None:
+        """Returns when the daemon knows that a source carries each of them. The exchange knows it earlier."""
+        sources = self.core.sources.values()
+        await until(lambda: set().union(*(source.subscribed_symbols for source in sources)) >= {*symbols})
+
     @property
     def http(self) -> str:
         return str(self.root.find("gateway/http").value[0])
