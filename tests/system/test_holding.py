@@ -122,6 +122,7 @@ async def test_readers_that_wait_for_the_disk_get_the_same_stream(tmp_path: Path
     keys = History(directory=str(tmp_path), send=Send.AFTER_COMMIT)
     async with stage(hold=LONG, history=keys) as s:
         await with_one_missing(s)
+        await s.follower.until(s.heard)  # the disk takes its time
         await wait_all_tasks_blocked()
         assert s.heard() == [1]
         s.exchange.faults.withdraw()
