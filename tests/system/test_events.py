@@ -79,7 +79,7 @@ async def test_a_source_that_is_cut(lines: list[str]) -> None:
         assert re.match(r"after \d+\.\d s, subscribed to BTC-USDT$", events[-1]["text"])
         assert any(line.endswith(" s, subscribed to BTC-USDT") for line in lines)
         source = (await get(http, "/api/v1/sources"))["binance"]
-        assert (source["score"]["symbol"], source["score"]["state"]) == ("BTC-USDT", "live")
+        assert (source["score"]["symbol"], source["score"]["state"]) == ("BTC-USDT", "quiet")
         assert source["score"]["score"] == sum(source["score"]["parts"].values())
         bounds = {each["name"]: each for each in source["bounds"]}
         assert bounds["symbols"] == {"name": "symbols", "used": 1, "limit": 1024, "per": None}
