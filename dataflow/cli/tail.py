@@ -41,6 +41,7 @@ from dataflow.client.client import TRADES
 from dataflow.client.link import FAULT, Link
 from dataflow.client.socket import reason_of
 from dataflow.logs.terminal import disarmed, wants_colour
+from dataflow.sources.vitals import UNHEARD
 
 from .columns import WIDTH, Columns, in_words
 from .common import Json, Url, daemon_url, not_running, until_interrupted
@@ -50,7 +51,8 @@ RETRY_FIRST, RETRY_MOST = 0.5, 5.0  # seconds between attempts to reconnect; ran
 WORTH_A_WORD = ("quiet", "refilling", "gapped", "stalled")  # losses and refusals have notices of their own
 APART, NAMED = 5, 3  # symbols with a line each; of more so many have their names in the one line
 NOTHING = "no trade so far, waiting for the first one"
-COMING = ("connecting", "subscribing")  # reasons of a source that is not down but will be there soon
+COMING = ("connecting", "subscribing", UNHEARD)  # reasons of a source that is not down but will be there soon
+WELL = ("live", "standby")
 
 
 def tail(
@@ -221,16 +223,14 @@ class Tail:
         """Report how a symbol fares. That it is live needs no word behind a silence: its trade shows it."""
         key = quality.symbol, quality.source
         before, state = self._told_states.get(key), quality.state
-        if state == before:
+        if state == before or quality.reason in COMING:  # whether it comes will show
             return
         if state in WORTH_A_WORD:
             self._told_states[key] = state
-            reason = f" ({quality.reason})" if quality.reason else ""
-            self._say(quality.symbol, f"{state} at {quality.source}{reason}", show)
-        elif state == "lost" and quality.reason in COMING:
-            return  # subscribed anew: whether that helps will show
-        elif self._told_states.pop(key, "quiet") != "quiet" and state == "live":
-            self._say(quality.symbol, f"{state} at {quality.source}", show)
+        elif self._told_states.pop(key, "quiet") == "quiet" or state not in WELL:
+            return
+        reason = f" ({quality.reason})" if quality.reason else ""
+        self._say(quality.symbol, f"{state} at {quality.source}{reason}", show)
 
     def _say(self, symbol: str, words: str, show: Show) -> None:
         """Of a symbol, with others of which the same is to be said."""

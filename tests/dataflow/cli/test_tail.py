@@ -22,6 +22,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 from dataflow.cli.ends import Failure, Mistake
 from dataflow.cli.tail import Raw, Screen, Tail, follow, refusal
 from dataflow.client import Quality, Refused, Subscribed, Topic, Trade
+from dataflow.sources.vitals import UNHEARD
 
 EPOCH = 1700000000000
 
@@ -97,8 +98,8 @@ async def gateway(*script: Script | None) -> AsyncIterator[Server]:
 
 
 def says(*messages: str, then: str = "wait", calls: int = 1) -> Script:
-    """Receive `calls` calls and send `messages`. Then wait for the client to leave, cut the connection, or close it
-    with reason `then`."""
+    """Receive `calls` calls and send `messages`. Then take all further calls until the client leaves, cut the
+    connection, or close it with reason `then`."""
 
     async def step(server: Server, socket: WebSocketConnection) -> None:
         for _ in range(calls):
@@ -106,7 +107,8 @@ def says(*messages: str, then: str = "wait", calls: int = 1) -> Script:
         for message in messages:
             await socket.send_message(message)
         if then == "wait":
-            await server.hear(socket)
+            while True:
+                await socket.get_message()
         elif then == "cut":
             await socket._stream.aclose()
         else:
@@ -209,7 +211,14 @@ class TestFollowing:
         assert said() == [NOTHING, NOTHING.replace("BTC-USD", "A-B"), *told, *told, line(1)]
 
     @pytest.mark.parametrize(
-        "state", [("live", None), ("idle", None), ("lost", "connecting"), ("lost", "subscribing")]
+        "state",
+        [
+            ("live", None),
+            ("idle", None),
+            ("lost", "connecting"),
+            ("lost", "subscribing"),
+            ("quiet", UNHEARD),
+        ],
     )
     async def test_a_source_that_is_there_or_on_its_way_is_not_said(
         self, said: Any, state: tuple[str, str | None]
@@ -290,9 +299,11 @@ class TestFollowing:
                 state("stalled", "it sends less"),
             ),
             *(state("live"), update(2)),
+            *(state("stalled", "it sends less; best is preferred"), state("standby", "best is preferred")),
+            update(3),
         )
         async with gateway(script) as server:
-            await follow(server.url, tail_of(count=2), PLAIN)
+            await follow(server.url, tail_of(count=3), PLAIN)
         assert said() == [
             NOTHING,
             "-- BTC-USD: quiet at acme",
@@ -300,6 +311,9 @@ class TestFollowing:
             "-- BTC-USD: stalled at acme (it sends less)",
             "-- BTC-USD: live at acme",
             line(2),
+            "-- BTC-USD: stalled at acme (it sends less; best is preferred)",
+            "-- BTC-USD: standby at acme (best is preferred)",
+            line(3),
         ]
 
     def test_what_is_the_same_of_many_symbols_is_one_line(self, said: Any) -> None:

@@ -52,10 +52,11 @@ export function open(room, where) {
     if (!follows.length || !all || wanted === interval) return;
     interval = wanted;
     for (const link of choice.children) mark(link);
-    (await drawing)?.close();
+    const last = drawing;
+    drawing = null;  // it is closed once, however often the interval changes until it is there
+    (await last?.catch(() => null))?.close();
     if (closed || interval !== wanted) return;
     picture.replaceChildren();
-    drawing = null;
     if (all.includes(wanted)) drawing = chart.open(picture, name, wanted);
     else picture.append(el("p", "legend", wanted ? `There are no candles of ${wanted} here.` : "No candles are made here."));
   }
