@@ -463,7 +463,8 @@ async def test_an_address_that_is_none_shows_something() -> None:
 
 
 async def test_what_was_there_before_is_not_counted_as_news() -> None:
-    """Trades of a snapshot make no rate and no age; the day of a symbol is known before it trades again."""
+    """Trades of a snapshot make no rate and no age; the day of a symbol is known before it trades again. A price that
+    is shown is never above the high beside it."""
     async with stage() as s:
         for price in ("100", "102", "101"):
             await s.trade(BTC, price)
@@ -473,6 +474,10 @@ async def test_what_was_there_before_is_not_counted_as_news() -> None:
             expect(page.locator("table.tape tbody tr")).to_have_count(3)
             venue = page.locator("table.venues tbody tr").locator("td")
             expect(venue.nth(4)).to_have_text(NONE)  # newest
+            expect(page.locator(".numbers")).to_contain_text("high 102")
+            s.now(s.trade, BTC, "104")
+            shown = "document.querySelector('.price').textContent === '104' && document.querySelector('.numbers').textContent"
+            assert "high 104" in page.wait_for_function(shown, timeout=PATIENT).json_value()
             s.now(s.trade, BTC, "101")
             expect(venue.nth(4)).to_have_text(re.compile(r"\d+ s"))
             page.goto(f"{s.daemon.http}#/market")
