@@ -569,7 +569,7 @@ async def test_nothing_is_lost_while_an_actor_restarts() -> None:
 
 async def test_the_daemon_is_killed_and_comes_back(tmp_path: Path) -> None:
     """Meanwhile the page says since when it is old; then the tape has each place once, or a gap with its name."""
-    with trio.fail_after(120):
+    with trio.fail_after(240):  # two lives to start
         async with open_binance() as exchange:
             market, home = Market(exchange), Home(tmp_path, exchange.url, (BTC,))
 

@@ -81,9 +81,9 @@ async def test_a_restart_asks_first_and_names_the_actor() -> None:
             expect(page.locator(".tree tr.chosen")).to_have_attribute("aria-level", "3")
             page.keyboard.press("ArrowLeft")
             expect(page.locator(".tree").get_by_role("link", name="cache", exact=True)).to_be_focused()
-            page.evaluate("location.hash = '#/operate/gateway'")  # chosen elsewhere: the keys stay where the focus is
+            page.evaluate("location.hash = '#/operate/gateway'")
             expect(page.locator(".tree tr.chosen a")).to_have_text("gateway")
-            page.keyboard.press("ArrowLeft")  # folds
+            page.keyboard.press("ArrowLeft")  # folds where the focus is
             page.locator(".tree a.name", has_text="shard-0").wait_for(state="detached")
             page.keyboard.press("Enter")
             page.wait_for_url("**/#/operate/cache")
@@ -356,7 +356,7 @@ async def test_a_source_that_is_cut() -> None:
 
 async def test_while_the_daemon_is_away_the_old_says_so(tmp_path: Path) -> None:
     """Killed and started again: the view is dimmed and says since when, then shows the new life."""
-    with trio.fail_after(120):
+    with trio.fail_after(240):  # two lives to start
         async with open_binance() as exchange:
             home = Home(tmp_path, exchange.url)
             async with trio.open_nursery() as nursery:
