@@ -132,7 +132,7 @@ async def test_prices_keep_their_digits_and_stand_at_the_decimal_point() -> None
             expect(cell(page, ETH, "price")).to_have_text("0.00000012")
             expect(cell(page, BTC, "change")).to_have_text("+1.00 %")
             expect(cell(page, BTC, "volume")).to_have_text("124.1 K")
-            expect(cell(page, BTC, "quality")).to_have_text("live")
+            expect(cell(page, BTC, "quality")).to_have_text(re.compile("live|quiet"))
             expect(cell(page, BTC, "source")).to_have_text("binance")
             points = page.locator("td.price .fraction").evaluate_all(
                 "all => all.map(each => each.getBoundingClientRect().left)"

@@ -81,9 +81,10 @@ async def test_a_restart_asks_first_and_names_the_actor() -> None:
             expect(page.locator(".tree tr.chosen")).to_have_attribute("aria-level", "3")
             page.keyboard.press("ArrowLeft")
             expect(page.locator(".tree").get_by_role("link", name="cache", exact=True)).to_be_focused()
+            # Chosen elsewhere: the keys stay where the focus is.
             page.evaluate("location.hash = '#/operate/gateway'")
             expect(page.locator(".tree tr.chosen a")).to_have_text("gateway")
-            page.keyboard.press("ArrowLeft")  # folds where the focus is
+            page.keyboard.press("ArrowLeft")  # folds
             page.locator(".tree a.name", has_text="shard-0").wait_for(state="detached")
             page.keyboard.press("Enter")
             page.wait_for_url("**/#/operate/cache")

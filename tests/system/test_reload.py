@@ -224,7 +224,7 @@ async def test_quality_tells_that_a_source_has_left() -> None:
         await second.wait_subscribed(["BTCUSDT"])
         gone = [each for each in listener.of("quality.update") if each["source"] == "one"]
         assert (gone[-1]["state"], gone[-1]["reason"]) == ("lost", "removed from the configuration")
-        await listener.until(lambda: listener.of("quality.update")[-1]["state"] == "live")
+        await listener.until(lambda: listener.of("quality.update")[-1]["state"] == "quiet")
         (symbol,) = await listener.call("getSymbols")
         assert list(symbol["quality"]["sources"]) == ["two"]
 

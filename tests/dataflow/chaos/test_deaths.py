@@ -43,7 +43,7 @@ async def test_a_rewind_that_is_not_told_is_found_out(monkeypatch: pytest.Monkey
         "from dataflow.cache import history",
         "history.shared = lambda epochs: {epoch: 1 << 60 for epoch, _ in epochs}",
         "import os",
-        "os.environ['DATAFLOW__HISTORY__INTERVAL'] = '1.0'",  # so that there surely is something to take back
+        "os.environ['DATAFLOW__HISTORY__INTERVAL'] = '60'",  # so that there surely is something to take back
     )
     lives = await outlive(ONE)
     assert lives.untold
