@@ -314,6 +314,9 @@ async def test_a_fill_takes_the_place_of_its_gap() -> None:
             expect(page.locator(".legend")).to_contain_text("C ")
             page.locator(".chart").press("Home")
             expect(page.locator(".legend")).to_contain_text("filled later")
+            page.set_viewport_size({"width": 700, "height": 800})  # the candle has another place now
+            page.wait_for_function("document.querySelector('.chart canvas').clientWidth < 700")
+            expect(page.locator(".legend")).to_contain_text("filled later")
             return lines
 
         lines = await s.visit(look)
@@ -571,7 +574,7 @@ async def test_nothing_is_lost_while_an_actor_restarts() -> None:
 
 async def test_the_daemon_is_killed_and_comes_back(tmp_path: Path) -> None:
     """Meanwhile the page says since when it is old; then the tape has each place once, or a gap with its name."""
-    with trio.fail_after(120):
+    with trio.fail_after(240):  # two lives to start
         async with open_binance() as exchange:
             market, home = Market(exchange), Home(tmp_path, exchange.url, (BTC,))
 
