@@ -357,7 +357,7 @@ async def test_a_source_that_is_cut() -> None:
 
 async def test_while_the_daemon_is_away_the_old_says_so(tmp_path: Path) -> None:
     """Killed and started again: the view is dimmed and says since when, then shows the new life."""
-    with trio.fail_after(120):
+    with trio.fail_after(240):  # two lives to start
         async with open_binance() as exchange:
             home = Home(tmp_path, exchange.url)
             async with trio.open_nursery() as nursery:
