@@ -2,10 +2,13 @@
 
 Rule 1: a sender waits for `room` before it puts a message, with no checkpoint between the two.
 Rule 2: one task writes the outbox, so messages leave in the order in which they were put.
-Rule 3: the outbox holds `OUTBOX` messages. When it is full the publisher waits, and after the exchange's
-`patience` the client is cut. Replayed trades may exceed the limit; the exchange's `history` bounds them.
+Rule 3: the outbox holds `OUTBOX` messages, beside those of one write. When it is full the publisher waits,
+and after the exchange's `patience` the client is cut. Replayed trades may exceed the limit; the exchange's
+`history` bounds them.
 Rule 4: answers and heartbeats have as much room again. A publisher that is behind fills every place at once,
 and the requests of the client would never be heard.
+Rule 5: messages that wait are written together, about `AT_ONCE` bytes in one write. Each alone would need a
+turn of the event loop, and on a busy machine a long replay would take as long as all of those turns.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from typing import TypeAlias
 
 import trio
 from attrs import define, field, frozen
-from trio_websocket import WebSocketConnection
+from trio_websocket import ConnectionClosed, WebSocketConnection
+from wsproto.frame_protocol import FrameProtocol
 from wsproto.utilities import LocalProtocolError
 
 from .dialect import Session
@@ -27,6 +31,7 @@ from .faults import SILENCE, Fault, Faults, Piece, Wait, mangle
 from .trade import Item, Trade
 
 OUTBOX = 1024
+AT_ONCE = 65_536  # bytes
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -36,6 +41,27 @@ async def reset(stream: trio.abc.Stream) -> None:
         with suppress(OSError):
             stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     await trio.aclose_forcefully(stream)
+
+
+class InTurn(trio.abc.Stream):
+    """A stream on which several tasks write. Each holds `turn` while it does."""
+
+    def __init__(self, stream: trio.abc.Stream, turn: trio.StrictFIFOLock) -> None:
+        self._stream = stream
+        self._turn = turn
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        async with self._turn:
+            await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 @frozen
@@ -56,14 +82,17 @@ _Outgoing: TypeAlias = Piece | _Goodbye | _Ready
 
 @define(eq=False)
 class Connection:
-    """The exchange's view of one client. `sent` counts messages that were written to the socket,
-    `swallowed` those that were lost in a stall or to a `mute`. `allowed`: frames of the client within one
-    second."""
+    """The exchange's view of one client. `turn`: who holds it may write on `stream`.
+
+    `sent` counts messages that were written to the socket, `swallowed` those that were lost in a stall or to
+    a `mute`. `allowed`: frames of the client within one second.
+    """
 
     number: int
     session: Session
     faults: Faults
     stream: trio.abc.Stream
+    turn: trio.StrictFIFOLock
     websocket: WebSocketConnection
     gone: trio.Event = field(factory=trio.Event)
     sent: int = 0
@@ -73,6 +102,8 @@ class Connection:
     _heard: deque[float] = field(factory=deque)
     _muted: set[str] = field(factory=set)
     _outbox: deque[_Outgoing] = field(factory=deque)
+    _in_hand: int = 0  # messages of the write that goes on
+    _framed: FrameProtocol = field(factory=lambda: FrameProtocol(client=False, extensions=[]))
     _held: list[Piece] = field(factory=list)
     _silent_until: float = -1.0
     _filled: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
@@ -80,8 +111,8 @@ class Connection:
 
     @property
     def queued(self) -> int:
-        """How many messages wait in the outbox."""
-        return len(self._outbox)
+        """How many messages are not written yet."""
+        return len(self._outbox) + self._in_hand
 
     @property
     def full(self) -> bool:
@@ -201,14 +232,39 @@ class Connection:
             while not leaving:
                 while not self._outbox:
                     await self._filled.park()
-                leaving = await self._write(self._outbox.popleft())
+                if isinstance(out := self._outbox[0], str):
+                    await self._write()
+                else:
+                    self._outbox.popleft()
+                    leaving = await self._act(out)
 
-    async def _write(self, out: _Outgoing) -> bool:
+    async def _write(self) -> None:
+        """Write the texts in front, in one piece."""
+        async with self.turn:
+            if self.websocket.closed is not None:
+                raise ConnectionClosed(self.websocket.closed)
+            piece = self._taken()
+            try:
+                await self.stream.send_all(piece)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                raise ConnectionClosed(None) from None
+        self.sent += self._in_hand
+        self._in_hand = 0
+
+    def _taken(self) -> bytearray:
+        """The texts in front as frames, about `AT_ONCE` bytes. They leave the outbox."""
+        piece = bytearray()
+        while self._outbox and isinstance(text := self._outbox[0], str) and len(piece) < AT_ONCE:
+            piece += self._framed.send_data(text)
+            self._outbox.popleft()
+            self._in_hand += 1
+        self._emptied.unpark_all()
+        return piece
+
+    async def _act(self, out: Wait | _Ready | _Goodbye) -> bool:
+        """What is no text. Whether it is the end."""
         self._emptied.unpark_all()
         match out:
-            case str():
-                await self.websocket.send_message(out)
-                self.sent += 1
             case Wait():
                 await trio.sleep(out.seconds)
             case _Ready():

@@ -22,7 +22,7 @@ import trio
 from attrs import define, field
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 
-from .connection import Connection, reset
+from .connection import Connection, InTurn, reset
 from .dialect import Dialect, HandshakeRefused, Session
 from .faults import ON_QUESTIONS, Fault, Faults, Kind
 from .listener import Listener
@@ -336,14 +336,15 @@ class Exchange:
         return await self._serve(stream, rewound, nursery)
 
     async def _serve(self, stream: trio.abc.Stream, unread: trio.abc.Stream, nursery: trio.Nursery) -> None:
-        opened = await self._handshake(unread, nursery)
+        turn = trio.StrictFIFOLock()
+        opened = await self._handshake(InTurn(unread, turn), nursery)
         if opened is None:
             self.refused += 1
         elif self.refusing:
             self.refused += 1
             await reset(stream)
         else:
-            await self._converse(self._enter(stream, *opened))
+            await self._converse(self._enter(stream, turn, *opened))
 
     async def _handshake(
         self, stream: trio.abc.Stream, nursery: trio.Nursery
@@ -361,11 +362,16 @@ class Exchange:
     def _refuses(self, symbol: str) -> bool:
         return self.faults.strike(symbol, "refuse") is not None
 
-    def _enter(self, stream: trio.abc.Stream, session: Session, websocket: WebSocketConnection) -> Connection:
+    def _enter(
+        self,
+        stream: trio.abc.Stream,
+        turn: trio.StrictFIFOLock,
+        session: Session,
+        websocket: WebSocketConnection,
+    ) -> Connection:
         self.accepted += 1
-        connection = Connection(
-            self.accepted, session, self.faults, stream, websocket, allowed=self.dialect.frames_per_second
-        )
+        allowed = self.dialect.frames_per_second
+        connection = Connection(self.accepted, session, self.faults, stream, turn, websocket, allowed=allowed)
         self._connections[connection.number] = connection
         self.say(f"client {connection.number} connected")
         self._subscriptions_changed(connection, frozenset())

@@ -31,8 +31,8 @@ from .check import Admitted
 from .exchanges import EXCHANGES, judge, playing
 from .lives import Forks, Lives
 from .plan import Deaths, Fate, Life, fate, makes
+from .ports import HOST, kept_port
 from .readings import Disk, served
-from .run import HOST, free_port
 from .speakers import JsonRpc, Speaker, speaker
 from .witness import LOOK_EVERY
 
@@ -166,7 +166,7 @@ async def _stage(folder: Path, deaths: Deaths) -> AsyncIterator[_Stage]:
             exchanges[name], players[name] = await stack.enter_async_context(opened)
         if plan.dropped:
             exchanges["binance"].fault("drop", times=None, probability=plan.dropped)
-        daemon = _Daemon(folder, free_port())
+        daemon = _Daemon(folder, stack.enter_context(kept_port()))
         daemon.configure(exchanges, symbols, "after_commit" if plan.after_commit else "at_once")
         every = [symbol for known in symbols.values() for symbol in known]
         clients = {

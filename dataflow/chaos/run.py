@@ -9,9 +9,8 @@ that has not recovered by then is a finding.
 from __future__ import annotations
 
 import random
-import socket
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final, cast
 
@@ -39,11 +38,11 @@ from .exchanges import ASKED, EXCHANGES, REMEMBERED, judge, newest_trades, numbe
 from .faces import CLIENTS
 from .grpc import Aggregates
 from .plan import Plan, Rehearsal, Shape, Step, make, makes
+from .ports import HOST, kept_port
 from .producers import PRODUCERS, SOURCE, Producer
 from .speakers import speaker
 from .witness import LOOK_EVERY, Books, Overheard, Records, Watch, inventory, look_for_the_rest
 
-HOST: Final = "127.0.0.1"
 REPLAYED: Final = 1_000  # trades of a symbol that an exchange repeats after a reconnect
 REFILLED_WITHIN: Final = 90.0  # seconds: a question that failed often is asked again after a minute
 WEIGHT: Final = 6_000  # a minute, as Binance allows it
@@ -80,12 +79,14 @@ Tell = Callable[[Progress], None]
 async def rehearse(rehearsal: Rehearsal, tell: Tell = lambda _progress: None) -> Figures:
     """Make the plan of `rehearsal`, carry it out and return the results."""
     before = inventory()
-    settings = _rehearsed(load([shipped("server.toml"), shipped("simulated.toml")], {}))
-    plan = make(rehearsal, shape(settings, rehearsal.clients))
     made = {name: str(each) for name, each in makes(rehearsal.seed, rehearsal.clients).items()}
     figures = Figures(made=made)
-    async with _stage(settings, plan, rehearsal) as stage:
-        await _play(stage, plan, figures, tell)
+    with ExitStack() as kept:
+        shown = load([shipped("server.toml"), shipped("simulated.toml")], {})
+        settings = _rehearsed(shown, lambda: kept.enter_context(kept_port()))
+        plan = make(rehearsal, shape(settings, rehearsal.clients))
+        async with _stage(settings, plan, rehearsal) as stage:
+            await _play(stage, plan, figures, tell)
     await look_for_the_rest(before, figures)
     return figures
 
@@ -105,21 +106,20 @@ def shape(settings: Settings, clients: int) -> Shape:
     )
 
 
-def _rehearsed(shipped: Settings) -> Settings:
+def _rehearsed(shipped: Settings, port: Callable[[], int]) -> Settings:
     """Without what is not played here, and without ports that another daemon may have.
 
-    They are known before anything runs, because the ways there are, and stay the same after a restart.
+    `port` gives one. They are known before anything runs, because the ways there are, and stay the same after
+    a restart.
     """
     faces: dict[str, Any] = dict(shipped.faces)
     faces |= {
-        name: evolve(keys, host=HOST, port=free_port())
-        for name, keys in faces.items()
-        if hasattr(keys, "port")
+        name: evolve(keys, host=HOST, port=port()) for name, keys in faces.items() if hasattr(keys, "port")
     }
     sources: dict[str, Any] = {name: shipped.sources[name] for name in EXCHANGES}
     ticks: Any = shipped.sources[SOURCE]
-    sources[SOURCE] = evolve(ticks, host=HOST, port=free_port(), symbols=tuple(_TICKED.values()))
-    gateway = evolve(shipped.gateway, host=HOST, port=free_port())
+    sources[SOURCE] = evolve(ticks, host=HOST, port=port(), symbols=tuple(_TICKED.values()))
+    gateway = evolve(shipped.gateway, host=HOST, port=port())
     return evolve(shipped, gateway=gateway, sources=sources, faces=faces)
 
 
@@ -251,14 +251,6 @@ def _symbols(settings: Settings) -> tuple[str, ...]:
     """Those of the exchanges first: a client of a single symbol follows one of theirs."""
     traded = {symbol for name in EXCHANGES for symbol in settings.sources[name].symbols}
     return (*sorted(traded), *_TICKED.values())
-
-
-def free_port() -> int:
-    """A free port: port 0 would be another one after a restart."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # -- the play ------------------------------------------------------------------------------------------

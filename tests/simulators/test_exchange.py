@@ -28,7 +28,7 @@ from simulators import (
     recorded,
     shipped,
 )
-from simulators.connection import OUTBOX
+from simulators.connection import AT_ONCE, OUTBOX
 
 Connect = Callable[..., Any]
 Make = Callable[..., Trade]
@@ -200,7 +200,7 @@ async def test_a_full_outbox_makes_the_publisher_wait(
     async with attached(Exchange(binance_dialect()), attach) as (exchange, raw):
         count = 2 * OUTBOX
         async with trio.open_nursery() as nursery:
-            blocked = block_writer(exchange)
+            blocked = await block_writer(exchange)
             nursery.start_soon(exchange.publish_all, [make(i, "BTCUSDT") for i in range(count)])
             await trio.testing.wait_all_tasks_blocked()
             assert exchange.published == OUTBOX
@@ -216,7 +216,7 @@ async def test_a_request_is_heard_while_the_publisher_fills_the_outbox(
         attached(Exchange(binance_dialect()), attach) as (exchange, raw),
         trio.open_nursery() as nursery,
     ):
-        block_writer(exchange)
+        await block_writer(exchange)
         nursery.start_soon(exchange.publish_all, [make(i, "BTCUSDT") for i in range(2 * OUTBOX)])
         await trio.testing.wait_all_tasks_blocked()
         await raw.send(method="SUBSCRIBE", params=["ethusdt@trade"], id=9)
@@ -230,7 +230,7 @@ async def test_a_client_that_stays_full_is_cut_and_counted(
 ) -> None:
     """After `patience` the feed continues without it."""
     async with attached(Exchange(binance_dialect(), patience=3.0), attach) as (exchange, _):
-        block_writer(exchange)
+        await block_writer(exchange)
         begin = trio.current_time()
         await exchange.publish_all([make(i, "BTCUSDT") for i in range(OUTBOX + 1)])
         assert trio.current_time() - begin == pytest.approx(3.0)
@@ -239,20 +239,73 @@ async def test_a_client_that_stays_full_is_cut_and_counted(
         assert exchange.published == OUTBOX + 1
 
 
-def block_writer(exchange: Exchange) -> trio.Event:
+async def test_what_waits_is_written_in_large_pieces(
+    attach: Connect, make: Make, ids: Ids, autojump_clock: MockClock
+) -> None:
+    """A long replay takes few writes, each of bounded size, and comes before what is published behind it."""
+    exchange, count = Exchange(binance_dialect(), absent="replayed"), 2_000
+    async with attached(exchange, attach):
+        await exchange.disconnect("abrupt")
+    await exchange.publish_all([make(i, "BTCUSDT") for i in range(count)])
+    async with attach(exchange) as raw:
+        await exchange.wait_connected()
+        sizes = sizes_written(exchange)
+        await raw.subscribe(exchange, "BTCUSDT")
+        await exchange.publish(make(count, "BTCUSDT"))
+        texts = await raw.texts(count + 1)
+        assert ids(texts) == list(range(count + 1))
+        assert max(sizes) < AT_ONCE + len(texts[-1]) + 4  # the frame that has filled it
+        assert len(sizes) <= sum(sizes) // AT_ONCE + 2  # the rest, and the trade behind the replay
+        assert (exchange.connections[0].sent, exchange.connections[0].queued) == (count + 2, 0)
+
+
+def sizes_written(exchange: Exchange) -> list[int]:
+    """The bytes of each write to the only connection from now on."""
+    sizes: list[int] = []
+    stream: Any = exchange.connections[0].stream
+    send_all = stream.send_all
+
+    async def send(data: bytes) -> None:
+        sizes.append(len(data))
+        await send_all(data)
+
+    stream.send_all = send
+    return sizes
+
+
+async def test_a_pong_waits_for_its_turn(
+    attach: Connect, make: Make, ids: Ids, autojump_clock: MockClock
+) -> None:
+    """A ping of the client is answered behind the write that goes on, and nothing is torn."""
+    async with (
+        attached(Exchange(binance_dialect()), attach) as (exchange, raw),
+        trio.open_nursery() as nursery,
+    ):
+        blocked = await block_writer(exchange)
+        sizes = sizes_written(exchange)
+        await exchange.publish_all([make(1, "BTCUSDT"), make(2, "BTCUSDT")])
+        nursery.start_soon(raw.websocket.ping)
+        await trio.testing.wait_all_tasks_blocked()
+        assert sizes == []
+        blocked.set()
+        assert ids(await raw.texts(3)) == [1, 2]
+    assert exchange.failed == 0
+
+
+async def block_writer(exchange: Exchange) -> trio.Event:
     """Make the only connection write nothing until the event is set."""
     blocked = trio.Event()
-    websocket: Any = exchange.connections[0].websocket
-    write = websocket.send_message
+    stream: Any = exchange.connections[0].stream
+    send_all = stream.send_all
 
-    async def send(message: str) -> None:
+    async def send(data: bytes) -> None:
         await blocked.wait()
-        await write(message)
+        await send_all(data)
 
-    websocket.send_message = send
-    # The first message wakes the writer, which takes it out of the outbox and waits. So send one that is not
-    # counted.
+    stream.send_all = send
+    # The writer takes the first message out of the outbox and waits. So send one that is not counted.
     exchange.connections[0].say(["{}"])
+    await trio.testing.wait_all_tasks_blocked()
     return blocked
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from dataflow.gateway.hall import Hall
 from dataflow.gateway.lobby import Lobby
 from dataflow.reactions import Reactions
 from dataflow.settings.schema import BackoffSettings, Gateway, Settings
+from dataflow.sources.lookout import Lookout
 from dataflow.sources.port import SourceSettings
 from supervisors import Event, Point, open_supervisor
 from tests.support.waiting import until
@@ -127,17 +129,21 @@ class Daemon:
 
 @asynccontextmanager
 async def daemon(
-    *, sources: dict[str, SourceSettings], archive: Archive | None = None, **tables: Any
+    *,
+    sources: dict[str, SourceSettings],
+    archive: Archive | None = None,
+    clock: Callable[[], float] = time.time,
+    **tables: Any,
 ) -> AsyncIterator[Daemon]:
     """The daemon on a free port. A source that is lost is retried after 0.05 s, unless `backoff` says otherwise.
 
-    `history=History(directory=...)` records on disk, `archive` somewhere else. The end is a stop in order, unless the
+    `history=History(directory=...)` records on disk, `archive` somewhere else. `clock`: its wall clock. The end is a stop in order, unless the
     test calls `Daemon.die`. Several lives on one port take an `own_port`.
     """
     tables.setdefault("gateway", Gateway(port=0))
     tables.setdefault("backoff", BackoffSettings(initial_delay=0.05, jitter=0.0))
     settings = Settings(sources=sources, **tables)
-    built = hall(settings, archive=archive or store(settings))
+    built = hall(settings, archive=archive or store(settings), clock=clock)
     made = Daemon(built, None, Saboteur())
     react = Reactions(built)
 
@@ -161,14 +167,22 @@ async def daemon(
 
 
 def http_client(url: str) -> httpx.AsyncClient:
-    """A client for plain HTTP. It loads no authorities: that takes as long as a whole test."""
-    return httpx.AsyncClient(base_url=url, verify=False)
+    """A client for plain HTTP. It loads no authorities: that takes as long as a whole test.
+
+    It waits for each answer as long as that takes: five seconds, its usual bound, say how busy the machine is.
+    """
+    return httpx.AsyncClient(base_url=url, verify=False, timeout=None)
 
 
 def from_binance(url: str, *symbols: str, **more: Any) -> dict[str, SourceSettings]:
     """Nothing is asked by HTTP, unless `refill_url` says where."""
     more.setdefault("refill_url", "")
     return {"binance": binance.Settings(connector="binance", url=url, symbols=symbols, **more)}
+
+
+async def look_away(_lookout: Lookout) -> None:
+    """Instead of `Lookout._look`: whether a trade came before the first look is a matter of luck."""
+    await trio.lowlevel.checkpoint()
 
 
 def from_blockchain(url: str, *symbols: str, **more: Any) -> dict[str, SourceSettings]:
