@@ -26,7 +26,7 @@ SYMBOLS = (
 
 async def publish(exchange: Exchange, d: Daemon, number: int) -> None:
     """A trade of each symbol."""
-    await exchange.wait_subscribed([symbol.replace("-", "") for symbol in SYMBOLS])
+    await d.until_carried(*SYMBOLS)  # the exchange may still know the daemon before
     for symbol in SYMBOLS:
         at = 1_700_000_000_000_000 + number
         await exchange.publish(Trade(number, symbol.replace("-", ""), "buy", "1.5", "2", at))

@@ -32,7 +32,7 @@ async def publish(exchange: Exchange, first: int, last: int) -> None:
 async def begun(exchange: Exchange, first: int, last: int) -> AsyncIterator[Daemon]:
     """A daemon that has got these trades."""
     async with daemon(sources=from_binance(exchange.url, SYMBOL, eager=True)) as d:
-        await exchange.wait_subscribed(["BTCUSDT"])
+        await d.until_carried(SYMBOL)  # the exchange may still know the daemon before
         await publish(exchange, first, last)
         await until(lambda: d.core.history(SYMBOL).last == last - first + 1)
         yield d

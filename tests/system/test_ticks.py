@@ -202,7 +202,7 @@ async def test_a_wrong_length_closes_this_connection_only(length: int) -> None:
         assert await bad.receive_some() == b""
         await good.send_all(frame(tick()))
         await until_admitted(d, 2)
-        assert len(connections(d)) == 1
+        await until(lambda: len(connections(d)) == 1)
         assert d.core.sources["ticks"].problems == {"bad_length": 1}
 
 
@@ -293,6 +293,7 @@ async def test_a_connection_that_crashes_dies_alone() -> None:
             d.core.faults.inject("sources/ticks", "crash")
             await bad.send_all(frame(tick()))
             assert await bad.receive_some() == b""
+        await d.until(d.crashes)
         assert d.crashes() == ["sources/ticks/connections/2"]
         async with producer(d) as again:
             for n, stream in enumerate((good, again), 1):
@@ -354,6 +355,7 @@ async def test_a_port_that_is_taken_is_tried_again() -> None:
         port = other.getsockname()[1]
         sources = {"ticks": evolve(from_producers()["ticks"], port=port)}
         async with daemon(sources=sources) as d, http_client(d.http) as http:
+            await until(lambda: d.core.sources["ticks"].link.value == "lost")
             ready = (await http.get("/ready")).json()
             assert (ready["status"], "sources/ticks" in ready["degraded"]) == ("degraded", True)
             told = (await http.get("/api/v1/sources")).json()["ticks"]
@@ -430,7 +432,7 @@ async def test_a_hundred_producers_leave_nothing() -> None:
             await until_delivered(stream.socket)
             await stream.aclose()
         await until(lambda: not connections(d))
-        assert trio.lowlevel.current_statistics().tasks_living == tasks
+        await until(lambda: trio.lowlevel.current_statistics().tasks_living == tasks)
         [account] = d.hall.quotas._accounts.values()
         assert account.sessions == 0
         assert not crashed(d)
@@ -581,7 +583,7 @@ async def test_the_simulated_producer_comes_again() -> None:
         nursery.start_soon(push)
         await until_admitted(d, 1)
         await d.root.supervisor("sources/ticks").restart("connections")
-        await until(lambda: lines.count(f"connected to 127.0.0.1:{port}") == 2)
+        await until(lambda: lines.count(f"connected to 127.0.0.1:{port}") >= 2)
         before = d.core.history("AAPL").last
         await until_admitted(d, before + 1)
         nursery.cancel_scope.cancel()
