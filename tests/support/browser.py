@@ -4,7 +4,8 @@ A visit is a plain function, for playwright's simple interface. Its objects belo
 and visits come to it. Rules:
 
 1. A visit has a context of its own, and thereby cookies, cache and storage of its own. It waits for what it expects as long
-   as a busy machine takes: `expect(...)` looks again, where one look would ask for luck.
+   as a busy machine takes: `expect(...)` looks again, where one look would ask for luck. `wait_for_function` takes a
+   function: a mere expression is evaluated anew at each look but the first, which the policy of our pages forbids.
 2. A browser that is free is taken; where none is free, one is started. Two visits at once have two.
 3. `pytest --strain SEED` makes its pages late, at random: see `strain`.
 4. A visit that fails takes its browser with it, so a crash is the end of one test. One that hangs keeps its browser.

@@ -86,7 +86,7 @@ def try_all(url: str, ours: str) -> Any:
             if sample.locator(".go[aria-pressed=true]").count():
                 sample.locator(".go").click()
         page.set_viewport_size({"width": 380, "height": 800})
-        page.wait_for_function("document.documentElement.scrollWidth <= 380")
+        page.wait_for_function("() => document.documentElement.scrollWidth <= 380")
         assert barriers(page) == []
         return heard, seen, page.locator("#disabled .key").all_inner_texts()
 

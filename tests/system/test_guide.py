@@ -91,7 +91,7 @@ async def test_it_is_read_in_a_browser(
         page.locator("h1", has_text="The client protocol").wait_for()
         page.set_viewport_size({"width": 390, "height": 800})
         page.goto(f"{http}/feed/docs/guide/config.html")
-        page.wait_for_function("document.documentElement.scrollWidth <= 390")
+        page.wait_for_function("() => document.documentElement.scrollWidth <= 390")
         return said, heard
 
     async with daemon(sources={}, gateway=Gateway(port=0, root_path="/feed")) as d:

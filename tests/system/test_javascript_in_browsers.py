@@ -134,7 +134,7 @@ def look(
     page.get_by_role("button", name=SYMBOL).click()
     page.locator("#tape li").nth(4).wait_for()
     page.wait_for_function(
-        "document.querySelector('#chart').getContext('2d').getImageData(0, 0, 2000, 999).data.some(byte => byte)"
+        "() => document.querySelector('#chart').getContext('2d').getImageData(0, 0, 2000, 999).data.some(byte => byte)"
     )
     colours = page.evaluate(
         "new Set(new Uint32Array(document.querySelector('#chart').getContext('2d').getImageData(0, 0, 2000, 600).data.buffer)).size"
@@ -144,7 +144,7 @@ def look(
         ".observe(document.body, { attributes: true })"
     )
     cut()
-    page.wait_for_function("window.wasAway && !document.body.classList.contains('away')")
+    page.wait_for_function("() => window.wasAway && !document.body.classList.contains('away')")
     expect(page.locator("#symbols td.number")).not_to_be_empty()
     price, tape = page.locator("#symbols td.number").inner_text(), page.locator("#tape li").all_inner_texts()
     complaints = list(heard.complaints)

@@ -315,7 +315,7 @@ async def test_a_fill_takes_the_place_of_its_gap() -> None:
             page.locator(".chart").press("Home")
             expect(page.locator(".legend")).to_contain_text("filled later")
             page.set_viewport_size({"width": 700, "height": 800})  # the candle has another place now
-            page.wait_for_function("document.querySelector('.chart canvas').clientWidth < 700")
+            page.wait_for_function("() => document.querySelector('.chart canvas')?.clientWidth < 700")
             expect(page.locator(".legend")).to_contain_text("filled later")
             return lines
 

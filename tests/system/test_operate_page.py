@@ -310,7 +310,9 @@ async def test_hundreds_of_clients_come_in_pages() -> None:
             page.locator(".clients-list .note", has_text="206 connected").first.wait_for()
             page.locator(".clients-list .note", has_text="each page is sorted by itself").first.wait_for()
             while True:
-                page.wait_for_function("document.querySelectorAll('.clients-list tbody tr').length <= 50")
+                page.wait_for_function(
+                    "() => document.querySelectorAll('.clients-list tbody tr').length <= 50"
+                )
                 ids = [int(text) for text in texts(page, ".clients-list tbody th")]
                 assert len(ids) <= 50
                 found += ids
@@ -339,7 +341,7 @@ async def test_a_source_that_is_cut() -> None:
             page.locator(".fares .note", has_text="500 of 500").first.wait_for()
             assert page.locator(".fares tbody tr").count() <= 200
             page.get_by_label("Filter the symbols").fill("S499-")
-            page.wait_for_function("document.querySelectorAll('.fares tbody tr').length === 1")
+            page.wait_for_function("() => document.querySelectorAll('.fares tbody tr').length === 1")
             in_the_test(exchange.disconnect, "drop", 600)
             row.locator(".state.bad").wait_for()
             row.locator(".why", has_text=re.compile(r"^\d\d:\d\d:\d\d \S")).wait_for()

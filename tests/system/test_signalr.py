@@ -249,7 +249,7 @@ async def test_a_page_of_another_site_follows_trades() -> None:
                     follow = f"follow({json.dumps(s.url)}, {json.dumps(transport)}, {json.dumps(SUBSCRIBE)})"
                     assert page.evaluate(follow) == "Connected"
                 publish(20)
-                page.wait_for_function("Object.values(told).every((each) => each.length == 22)")
+                page.wait_for_function("() => Object.values(told).every((each) => each.length == 22)")
                 told = page.evaluate("told")
                 page.evaluate("Promise.all(hubs.map((hub) => hub.stop()))")
                 page.goto(f"{origin.replace('127.0.0.1', 'localhost')}/")  # another origin: nobody invited it
