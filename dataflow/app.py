@@ -14,6 +14,7 @@ import gc
 import os
 import random
 import signal
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -105,17 +106,24 @@ ANSWER_WITHIN = 10.0  # seconds for a whole answer to a question by HTTP
 FOREVER = Limit(restarts=None)  # an exchange that is down for a day is retried for a day
 
 
-def hall(settings: Settings, room: Room | None = None, archive: Archive | None = None) -> Hall:
+def hall(
+    settings: Settings,
+    room: Room | None = None,
+    archive: Archive | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Hall:
     """The state of a daemon, before anything runs. `room` for clients: by default as the settings say.
 
-    `archive`: the history on disk, which is opened. Raises ConfigError for a face or a history that cannot be
-    used, and for two faces that want the same path.
+    `archive`: the history on disk, which is opened. `clock`: wall time, in seconds since the epoch. Raises
+    ConfigError for a face or a history that cannot be used, and for two faces that want the same path.
     """
-    events = Events()
+    events = Events(clock)
     lobby, on = Lobby(settings, room, events), faces(settings)
     audience = Announcer(lobby.clients, events)
     try:
-        core = Core(settings, audience, events=events, archive=archive, place=place(settings.history))
+        core = Core(
+            settings, audience, events=events, archive=archive, place=place(settings.history), clock=clock
+        )
     except ArchiveFailed as error:
         raise ConfigError([f"[history]: {error}"]) from None
     core.missing = core.want  # the companions of the sources ask for it

@@ -371,9 +371,7 @@ class Exchange:
     ) -> Connection:
         self.accepted += 1
         allowed = self.dialect.frames_per_second
-        connection = Connection(
-            self.accepted, session, self.faults, stream, turn, websocket, allowed=allowed
-        )
+        connection = Connection(self.accepted, session, self.faults, stream, turn, websocket, allowed=allowed)
         self._connections[connection.number] = connection
         self.say(f"client {connection.number} connected")
         self._subscriptions_changed(connection, frozenset())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -15,6 +16,12 @@ from .dialect import Answer
 def compact(value: Any) -> str:
     """JSON without blanks."""
     return json.dumps(value, separators=(",", ":"))
+
+
+@lru_cache(10_000)
+def quoted(name: str) -> str:
+    """A name as JSON. Users choose the symbols of a simulation, so a name may hold any character."""
+    return json.dumps(name, ensure_ascii=False)
 
 
 def fields(message: str | bytes) -> dict[str, Any] | None:

@@ -31,8 +31,8 @@ from .check import Admitted
 from .exchanges import EXCHANGES, judge, playing
 from .lives import Forks, Lives
 from .plan import Deaths, Fate, Life, fate, makes
+from .ports import HOST, kept_port
 from .readings import Disk, served
-from .run import HOST, kept_port
 from .speakers import JsonRpc, Speaker, speaker
 from .witness import LOOK_EVERY
 

@@ -9,9 +9,8 @@ that has not recovered by then is a finding.
 from __future__ import annotations
 
 import random
-import socket
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final, cast
 
@@ -39,11 +38,11 @@ from .exchanges import ASKED, EXCHANGES, REMEMBERED, judge, newest_trades, numbe
 from .faces import CLIENTS
 from .grpc import Aggregates
 from .plan import Plan, Rehearsal, Shape, Step, make, makes
+from .ports import HOST, kept_port
 from .producers import PRODUCERS, SOURCE, Producer
 from .speakers import speaker
 from .witness import LOOK_EVERY, Books, Overheard, Records, Watch, inventory, look_for_the_rest
 
-HOST: Final = "127.0.0.1"
 REPLAYED: Final = 1_000  # trades of a symbol that an exchange repeats after a reconnect
 REFILLED_WITHIN: Final = 90.0  # seconds: a question that failed often is asked again after a minute
 WEIGHT: Final = 6_000  # a minute, as Binance allows it
@@ -82,8 +81,9 @@ async def rehearse(rehearsal: Rehearsal, tell: Tell = lambda _progress: None) ->
     before = inventory()
     made = {name: str(each) for name, each in makes(rehearsal.seed, rehearsal.clients).items()}
     figures = Figures(made=made)
-    with ExitStack() as ports:
-        settings = _rehearsed(load([shipped("server.toml"), shipped("simulated.toml")], {}), ports)
+    with ExitStack() as kept:
+        shown = load([shipped("server.toml"), shipped("simulated.toml")], {})
+        settings = _rehearsed(shown, lambda: kept.enter_context(kept_port()))
         plan = make(rehearsal, shape(settings, rehearsal.clients))
         async with _stage(settings, plan, rehearsal) as stage:
             await _play(stage, plan, figures, tell)
@@ -106,24 +106,20 @@ def shape(settings: Settings, clients: int) -> Shape:
     )
 
 
-def _rehearsed(shipped: Settings, ports: ExitStack) -> Settings:
+def _rehearsed(shipped: Settings, port: Callable[[], int]) -> Settings:
     """Without what is not played here, and without ports that another daemon may have.
 
-    They are known before anything runs, because the ways there are, and stay the same after a restart. They
-    are kept until `ports` is closed.
+    `port` gives one. They are known before anything runs, because the ways there are, and stay the same after
+    a restart.
     """
     faces: dict[str, Any] = dict(shipped.faces)
     faces |= {
-        name: evolve(keys, host=HOST, port=ports.enter_context(kept_port()))
-        for name, keys in faces.items()
-        if hasattr(keys, "port")
+        name: evolve(keys, host=HOST, port=port()) for name, keys in faces.items() if hasattr(keys, "port")
     }
     sources: dict[str, Any] = {name: shipped.sources[name] for name in EXCHANGES}
     ticks: Any = shipped.sources[SOURCE]
-    sources[SOURCE] = evolve(
-        ticks, host=HOST, port=ports.enter_context(kept_port()), symbols=tuple(_TICKED.values())
-    )
-    gateway = evolve(shipped.gateway, host=HOST, port=ports.enter_context(kept_port()))
+    sources[SOURCE] = evolve(ticks, host=HOST, port=port(), symbols=tuple(_TICKED.values()))
+    gateway = evolve(shipped.gateway, host=HOST, port=port())
     return evolve(shipped, gateway=gateway, sources=sources, faces=faces)
 
 
@@ -255,20 +251,6 @@ def _symbols(settings: Settings) -> tuple[str, ...]:
     """Those of the exchanges first: a client of a single symbol follows one of theirs."""
     traded = {symbol for name in EXCHANGES for symbol in settings.sources[name].symbols}
     return (*sorted(traded), *_TICKED.values())
-
-
-@contextmanager
-def kept_port() -> Iterator[int]:
-    """A port for the daemon alone: port 0 would be another one after a restart.
-
-    It stays bound, without a listener. So the system gives it to nobody else, refuses connections to it, and
-    lets listen there whoever reuses addresses, as the daemon does.
-    """
-    with socket.socket() as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((HOST, 0))
-        port: int = bound.getsockname()[1]
-        yield port
 
 
 # -- the play ------------------------------------------------------------------------------------------

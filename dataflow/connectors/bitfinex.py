@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 from attrs import field, frozen, validators
@@ -289,7 +289,8 @@ class Filler:
         return self._get(missing.symbol, limit=_PAGE, sort=-1 if start is None else 1, **given)
 
     def _get(self, symbol: str, **query: int) -> Request:
-        return Request(f"/v2/trades/{self._settings.exchange_name(symbol)}/hist?{urlencode(query)}")
+        name = quote(self._settings.exchange_name(symbol), safe=":")
+        return Request(f"/v2/trades/{name}/hist?{urlencode(query)}")
 
     def _read(self, symbol: str, answer: bytes) -> list[Trade]:
         said = answered(answer, _rest_decoder)

@@ -7,7 +7,7 @@ counts as one sign.
 A silence is judged by what the upstream tells of its newest trade. If it is the newest one that we have, the
 symbol is `quiet`. If it is newer, and ours has not moved `GRACE` seconds after the answer, the symbol is
 `stalled`. What was missed before the present subscription proves nothing: so an answer is compared with what
-came since, and when nothing came, with the answer before it.
+came since, and when nothing came, with the answer before it, or with our newest trade if that is newer.
 
 Nobody knows how a symbol fares before its first sign of life: a trade, or an answer with nothing newer. Until
 then it is `quiet`, and the reason says so. What is there at the first look at a subscription is no sign: it
@@ -182,8 +182,7 @@ class Pulse:
             self._be_quiet(None)
             return None
         if self._known is None:
-            self._known, self._known_at = told, now
-            return self._since_before(told)
+            return self._since_before(told, now)
         compared = compare(told, self._known, now - self._known_at)
         if compared is Compared.NEWER:
             self._suspect, self._proven_at = told, now + GRACE
@@ -199,9 +198,12 @@ class Pulse:
         if self.ask_at != _NEVER:
             self._be_quiet(why)
 
-    def _since_before(self, told: Newest) -> Remedy | None:
+    def _since_before(self, told: Newest, now: float) -> Remedy | None:
         """The first answer since the subscription, beside the newest trade from before it."""
-        compared = None if self.ours is None else compare(told, Newest.of(self.ours), _NEVER)
+        before = None if self.ours is None else Newest.of(self.ours)
+        compared = None if before is None else compare(told, before, _NEVER)
+        is_late = before is not None and compare(before, told, _NEVER) is Compared.NEWER
+        self._known, self._known_at = before if is_late else told, now
         if compared is Compared.SAME:
             self._be_quiet(None)
         # What is newer was missed before the subscription, or since: the next answer shows which.

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -25,6 +24,7 @@ from ..definition import Definition
 from ..dialect import Answer, Dialect, HandshakeRefused, Refuse, Rest, Tape
 from ..feed import Feed, merge, recorded
 from ..recordings import shipped
+from ..texts import quoted
 from ..trade import Item, Trade
 
 PATH = "/stream"
@@ -62,15 +62,9 @@ def agg_trade_payload(trade: Trade) -> str:
     return f'{{"e":"aggTrade",{_head(trade)},"a":{trade.id},{_deal(trade)},{ends},{_tail(trade)}}}'
 
 
-@lru_cache(10_000)
-def _text(name: str) -> str:
-    """A name as JSON: users choose the symbols of a simulation."""
-    return json.dumps(name, ensure_ascii=False)
-
-
 def _head(trade: Trade) -> str:
     sent = trade.timestamp_us if trade.event_us is None else trade.event_us
-    return f'"E":{sent // 1000},"s":{_text(trade.symbol)}'
+    return f'"E":{sent // 1000},"s":{quoted(trade.symbol)}'
 
 
 def _deal(trade: Trade) -> str:
@@ -160,7 +154,7 @@ class BinanceSession:
         return _payload(stream, item)
 
     def _wrap(self, stream: str, payload: str) -> str:
-        return f'{{"stream":{_text(stream)},"data":{payload}}}' if self.wrapped else payload
+        return f'{{"stream":{quoted(stream)},"data":{payload}}}' if self.wrapped else payload
 
     def _obey(self, request: dict[str, Any]) -> list[str] | None:
         if request["method"] == "LIST_SUBSCRIPTIONS":

@@ -19,7 +19,7 @@ from ..definition import Definition
 from ..dialect import Answer, Dialect, Refuse, Rest, Tape
 from ..feed import Feed
 from ..market import Instrument, generated
-from ..texts import compact, fields, listing
+from ..texts import compact, fields, listing, quoted
 from ..trade import Item, Trade
 
 PORT = 5004
@@ -52,7 +52,7 @@ def told(trade: Trade) -> str:
         f'"price":{number(trade.price)},"price_str":"{trade.price}","type":{_TYPES[trade.side]},'
         f'"microtimestamp":"{trade.timestamp_us}","buy_order_id":{1_400_000_000_000_000 + 2 * trade.id},'
         f'"sell_order_id":{1_400_000_000_000_001 + 2 * trade.id}}},'
-        f'"channel":"{CHANNEL}{trade.symbol}","event":"trade"}}'
+        f'"channel":{quoted(CHANNEL + trade.symbol)},"event":"trade"}}'
     )
 
 

@@ -21,6 +21,7 @@ from ..definition import Definition
 from ..dialect import Dialect, HandshakeRefused, Refuse
 from ..feed import Feed, merge, recorded, relabel
 from ..recordings import shipped
+from ..texts import quoted
 from ..trade import Item, Trade
 
 ORIGIN = "https://exchange.blockchain.com"
@@ -53,7 +54,7 @@ def timestamp(us: int) -> str:
 def updated(seqnum: int, trade: Trade) -> str:
     """The message of one trade."""
     return (
-        f'{{"seqnum":{seqnum},"event":"updated","channel":"trades","symbol":"{trade.symbol}",'
+        f'{{"seqnum":{seqnum},"event":"updated","channel":"trades","symbol":{quoted(trade.symbol)},'
         f'"timestamp":"{timestamp(trade.timestamp_us)}","side":"{trade.side}","qty":{number(trade.qty)},'
         f'"price":{number(trade.price)},"trade_id":"{trade.id}"}}'
     )

@@ -18,7 +18,7 @@ from ..definition import Definition
 from ..dialect import Answer, Dialect, HandshakeRefused, Refuse, Rest, Tape
 from ..feed import Feed
 from ..market import Instrument, generated
-from ..texts import compact, fields, integer, names
+from ..texts import compact, fields, integer, names, quoted
 from ..trade import Item, Trade
 
 PATH = "/v5/public/spot"
@@ -46,13 +46,13 @@ def public_trade(trade: Trade, category: str) -> str:
     at, side = trade.timestamp_us // 1000, trade.side.capitalize()
     i, p, v = f'"i":"{name_of(trade, category)}"', f'"p":"{trade.price}"', f'"v":"{trade.qty}"'
     if category == "spot":
-        row = f'{i},"T":{at},{p},{v},"S":"{side}","s":"{trade.symbol}"'
+        row = f'{i},"T":{at},{p},{v},"S":"{side}","s":{quoted(trade.symbol)}'
         head = f'"ts":{at},"type":"snapshot"'
     else:
-        row = f'"T":{at},"s":"{trade.symbol}","S":"{side}",{v},{p},"L":"PlusTick",{i}'
+        row = f'"T":{at},"s":{quoted(trade.symbol)},"S":"{side}",{v},{p},"L":"PlusTick",{i}'
         head = f'"type":"snapshot","ts":{at}'
     tail = f'"BT":false,"RPI":false,"seq":{trade.id}'
-    return f'{{"topic":"{TOPIC}{trade.symbol}",{head},"data":[{{{row},{tail}}}]}}'
+    return f'{{"topic":{quoted(TOPIC + trade.symbol)},{head},"data":[{{{row},{tail}}}]}}'
 
 
 @define
@@ -173,7 +173,7 @@ def _result(code: int, words: str, result: str) -> Answer:
 
 def _row(trade: Trade, category: str) -> str:
     return (
-        f'{{"execId":"{name_of(trade, category)}","symbol":"{trade.symbol}","price":"{trade.price}",'
+        f'{{"execId":"{name_of(trade, category)}","symbol":{quoted(trade.symbol)},"price":"{trade.price}",'
         f'"size":"{trade.qty}","side":"{trade.side.capitalize()}","time":"{trade.timestamp_us // 1000}",'
         f'"isBlockTrade":false,"isRPITrade":false,"seq":"{trade.id}"}}'
     )

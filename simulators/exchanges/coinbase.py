@@ -18,7 +18,7 @@ from ..definition import Definition
 from ..dialect import Answer, Dialect, Refuse, Rest, Tape
 from ..feed import Feed
 from ..market import Instrument, generated
-from ..texts import compact, fields, integer, listing, names, rfc3339
+from ..texts import compact, fields, integer, listing, names, quoted, rfc3339
 from ..trade import Item, Trade
 
 PORT = 5002
@@ -36,7 +36,7 @@ def match(trade: Trade, kind: str = "match") -> str:
     return (
         f'{{"type":"{kind}","trade_id":{trade.id},"maker_order_id":"{_order(trade, "a")}",'
         f'"taker_order_id":"{_order(trade, "b")}","side":"{MAKER[trade.side]}","size":"{trade.qty}",'
-        f'"price":"{trade.price}","product_id":"{trade.symbol}","sequence":{trade.id},'
+        f'"price":"{trade.price}","product_id":{quoted(trade.symbol)},"sequence":{trade.id},'
         f'"time":"{rfc3339(trade.timestamp_us)}"}}'
     )
 
@@ -105,7 +105,7 @@ class CoinbaseSession:
     def _heartbeat(self, product: str, now_us: int) -> str:
         newest = self._newest.get(product, 0)
         return (
-            f'{{"type":"heartbeat","last_trade_id":{newest},"product_id":"{product}",'
+            f'{{"type":"heartbeat","last_trade_id":{newest},"product_id":{quoted(product)},'
             f'"sequence":{newest},"time":"{rfc3339(now_us)}"}}'
         )
 

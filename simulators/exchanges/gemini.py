@@ -19,7 +19,7 @@ from ..definition import Definition
 from ..dialect import Answer, Dialect, HandshakeRefused, Refuse, Rest, Tape
 from ..feed import Feed
 from ..market import Instrument, generated
-from ..texts import compact, fields, integer, listing, names
+from ..texts import compact, fields, integer, listing, names, quoted
 from ..trade import Item, Trade
 
 PORT = 5005
@@ -39,7 +39,7 @@ _LATEST_SECONDS: Final = 100_000_000_000  # a greater time is one of millisecond
 def told(trade: Trade, event: str = "event_id") -> str:
     """The message of one trade; in a snapshot its `event` has another name."""
     return (
-        f'{{"type":"trade","symbol":"{trade.symbol}","{event}":{trade.id},'
+        f'{{"type":"trade","symbol":{quoted(trade.symbol)},"{event}":{trade.id},'
         f'"timestamp":{trade.timestamp_us // 1000},"price":"{trade.price}","quantity":"{trade.qty}",'
         f'"side":"{trade.side}","tid":{trade.id}}}'
     )
@@ -50,7 +50,7 @@ def book(symbol: str, trades: Sequence[Trade]) -> str:
     newest = ",".join(told(trade, "eventid") for trade in reversed(trades[-SNAPSHOT:]))
     changes = '[["buy","0.01","1"],["sell","1000000.00","1"]]'
     return (
-        f'{{"type":"l2_updates","symbol":"{symbol}","changes":{changes},'
+        f'{{"type":"l2_updates","symbol":{quoted(symbol)},"changes":{changes},'
         f'"trades":[{newest}],"auction_events":[]}}'
     )
 

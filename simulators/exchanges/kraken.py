@@ -20,7 +20,7 @@ from ..definition import Definition
 from ..dialect import Answer, Dialect, HandshakeRefused, Refuse, Rest, Tape
 from ..feed import Feed
 from ..market import Instrument, generated
-from ..texts import compact, fields, integer, names, rfc3339
+from ..texts import compact, fields, integer, names, quoted, rfc3339
 from ..trade import Item, Trade
 
 PORT = 5003
@@ -56,7 +56,7 @@ def number(text: str) -> str:
 def deal(trade: Trade) -> str:
     """A trade in a message of version 2."""
     return (
-        f'{{"symbol":"{trade.symbol}","side":"{trade.side}","price":{number(trade.price)},'
+        f'{{"symbol":{quoted(trade.symbol)},"side":"{trade.side}","price":{number(trade.price)},'
         f'"qty":{number(trade.qty)},"ord_type":"market","trade_id":{trade.id},'
         f'"timestamp":"{rfc3339(trade.timestamp_us)}"}}'
     )
@@ -233,7 +233,7 @@ def kraken_rest(symbols: Iterable[str]) -> Rest:
         found = found[-count:] if since is None else [each for each in found if each[0] > since][:count]
         last = found[-1][0] if found else since or 0
         rows = ",".join(_row(trade, ns) for ns, trade in found)
-        return Answer(200, f'{{"error":[],"result":{{"{pair}":[{rows}],"last":"{last}"}}}}'.encode())
+        return Answer(200, f'{{"error":[],"result":{{{quoted(pair)}:[{rows}],"last":"{last}"}}}}'.encode())
 
     return answer
 

@@ -19,7 +19,7 @@ from ..definition import Definition
 from ..dialect import Answer, Dialect, HandshakeRefused, Refuse, Rest, Tape
 from ..feed import Feed
 from ..market import Instrument, generated
-from ..texts import compact, fields, integer
+from ..texts import compact, fields, integer, quoted
 from ..trade import Item, Trade
 
 PATH = "/ws/v5/business"
@@ -61,7 +61,7 @@ def aggregate(trade: Trade) -> str:
 
 
 def _message(channel: str, trade: Trade, content: str) -> str:
-    name = f'"instId":"{trade.symbol}"'
+    name = f'"instId":{quoted(trade.symbol)}'
     return f'{{"arg":{{"channel":"{channel}",{name}}},"data":[{{{name},{content}}}]}}'
 
 
@@ -198,7 +198,7 @@ def _listed(trades: Sequence[Trade]) -> Answer:
 
 def _row(trade: Trade) -> str:
     return (
-        f'{{"instId":"{trade.symbol}","side":"{trade.side}","sz":"{trade.qty}","source":"0","px":"{trade.price}",'
+        f'{{"instId":{quoted(trade.symbol)},"side":"{trade.side}","sz":"{trade.qty}","source":"0","px":"{trade.price}",'
         f'"tradeId":"{trade.id}","ts":"{trade.timestamp_us // 1000}"}}'
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import parse_qsl, unquote
 
 from attrs import field, frozen
 
@@ -93,7 +94,7 @@ def _answers(about: Subject, dialect: Any, tape: Mapping[str, Sequence[Trade]]) 
         request = filler.fill(missing)
         while request is not None and len(found) < 8:
             path, _, query = request.path.partition("?")
-            said = dialect.rest(path, _query(query), lambda name: tape.get(name, ()))
+            said = dialect.rest(unquote(path), _query(query), lambda name: tape.get(name, ()))
             assert said.status == 200, said
             body = said.body.encode() if isinstance(said.body, str) else said.body
             found.append(Answer(symbol, request.path, body))
@@ -102,6 +103,4 @@ def _answers(about: Subject, dialect: Any, tape: Mapping[str, Sequence[Trade]]) 
 
 
 def _query(text: str) -> dict[str, str]:
-    from urllib.parse import parse_qsl
-
     return dict(parse_qsl(text, keep_blank_values=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -107,6 +108,11 @@ class Daemon:
         while not condition():
             await self._news.wait()
 
+    async def until_carried(self, *symbols: str) -> None:
+        """Returns when the daemon knows that a source carries each of them. The exchange knows it earlier."""
+        sources = self.core.sources.values()
+        await until(lambda: set().union(*(source.subscribed_symbols for source in sources)) >= {*symbols})
+
     @property
     def http(self) -> str:
         return str(self.root.find("gateway/http").value[0])
@@ -123,17 +129,21 @@ class Daemon:
 
 @asynccontextmanager
 async def daemon(
-    *, sources: dict[str, SourceSettings], archive: Archive | None = None, **tables: Any
+    *,
+    sources: dict[str, SourceSettings],
+    archive: Archive | None = None,
+    clock: Callable[[], float] = time.time,
+    **tables: Any,
 ) -> AsyncIterator[Daemon]:
     """The daemon on a free port. A source that is lost is retried after 0.05 s, unless `backoff` says otherwise.
 
-    `history=History(directory=...)` records on disk, `archive` somewhere else. The end is a stop in order, unless the
+    `history=History(directory=...)` records on disk, `archive` somewhere else. `clock`: its wall clock. The end is a stop in order, unless the
     test calls `Daemon.die`. Several lives on one port take an `own_port`.
     """
     tables.setdefault("gateway", Gateway(port=0))
     tables.setdefault("backoff", BackoffSettings(initial_delay=0.05, jitter=0.0))
     settings = Settings(sources=sources, **tables)
-    built = hall(settings, archive=archive or store(settings))
+    built = hall(settings, archive=archive or store(settings), clock=clock)
     made = Daemon(built, None, Saboteur())
     react = Reactions(built)
 

@@ -53,7 +53,7 @@ async def stage(**tables: Any) -> AsyncIterator[Stage]:
         daemon(sources=from_binance(exchange.url, "BTC-USDT", "ETH-USDT", eager=True), **tables) as d,
         client(d.url) as listener,
     ):
-        await exchange.wait_subscribed(["BTCUSDT", "ETHUSDT"])
+        await d.until_carried("BTC-USDT", "ETH-USDT")
         yield Stage(exchange, d, listener)
 
 

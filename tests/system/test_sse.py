@@ -60,7 +60,7 @@ async def stage(**tables: Any) -> AsyncIterator[Stage]:
             sources=from_binance(exchange.url, SYMBOL, "ETH-USDT", eager=True, stall_after=600.0), **tables
         ) as d,
     ):
-        await exchange.wait_subscribed(["BTCUSDT", "ETHUSDT"])
+        await d.until_carried(SYMBOL, "ETH-USDT")
         yield Stage(exchange, d)
 
 

@@ -104,19 +104,22 @@ async def test_what_was_sent_to_a_connection_that_had_ended_is_waited_for(
 
 
 async def test_a_subscription_that_skips_an_update_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One trade of hundreds does not reach clients: one that checks by itself misses it, a core names the hole."""
+    """Trades do not reach clients: one that checks by itself misses them, a core names the hole.
+
+    One trade would not be enough: all clients may have it from their answers already.
+    """
     whole, skipped = TradeLog.read, list[int]()
 
     def skipping(self: TradeLog, after: int) -> Update | None:
         update = whole(self, after)
-        if update is not None and not skipped and len(update.places) > 1 and after > 10:
+        if update is not None and len(skipped) < 50 and len(update.places) > 1 and after > 10:
             skipped.append(update.first)
             return Update(update.stream, update.places[0][0] + 1, update.places[1:])
         return update
 
     monkeypatch.setattr(TradeLog, "read", skipping)
     figures = await rehearse(BREEZE)
-    assert len(skipped) == 1
+    assert skipped
     assert set(figures.violations) <= {"missing", "faulty"}
     assert not figures.held
 

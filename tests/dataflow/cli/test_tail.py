@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 
 from dataflow.cli.ends import Failure, Mistake
 from dataflow.cli.tail import Raw, Screen, Tail, follow, refusal
-from dataflow.client import Refused, Topic, Trade
+from dataflow.client import Quality, Refused, Subscribed, Topic, Trade
 from dataflow.sources.vitals import UNHEARD
 
 EPOCH = 1700000000000
@@ -172,6 +173,9 @@ class TestShowing:
         assert refusal(Refused(topic=Topic("trades", "X-Y"), **error)) == told
 
 
+SINCE = datetime(2020, 5, 10, tzinfo=UTC)
+
+
 def quality(state: str, reason: str | None) -> dict[str, Any]:
     source = {"state": state, "since": "2020-05-10T18:33:36.696315Z", "reason": reason}
     return {"state": state, "sources": {"blockchain": source}}
@@ -310,6 +314,33 @@ class TestFollowing:
             "-- BTC-USD: stalled at acme (it sends less; best is preferred)",
             "-- BTC-USD: standby at acme (best is preferred)",
             line(3),
+        ]
+
+    def test_what_is_the_same_of_many_symbols_is_one_line(self, said: Any) -> None:
+        """Of a few each has its own. Nothing changes its place: neither a line among those of its symbol, nor before
+        a trade that came later."""
+        tail, names = tail_of("*"), [f"S{number}" for number in range(1_000)]
+
+        def fares(symbol: str, state: str) -> None:
+            reason = "silent" if state == "quiet" else None
+            event = Quality(symbol=symbol, source="acme", state=state, since=SINCE, reason=reason)
+            tail.take(event, b"", PLAIN)
+
+        for symbol in names:
+            tail.take(Subscribed(topic=Topic("trades", symbol), epoch=1, offset=0, newest=0), b"", PLAIN)
+            fares(symbol, "quiet")
+        fares("S7", "stalled")
+        assert said() == [
+            "-- S0, S1, S2 and 997 more: no trade so far, waiting for the first one",
+            "-- S0, S1, S2 and 997 more: quiet at acme (silent)",
+        ]
+        for symbol in names[10:15]:
+            fares(symbol, "gapped")
+        tail.take(msgspec.json.decode(trade(7), type=Trade), b"", PLAIN)
+        assert said() == [
+            "-- S7: stalled at acme",
+            *(f"-- {symbol}: gapped at acme" for symbol in names[10:15]),
+            line(7),
         ]
 
     @pytest.mark.parametrize("count", [1, 2, 3, 4])

@@ -234,7 +234,8 @@ class TestCommand:
         ours, theirs = pty.openpty()
         before = termios.tcgetattr(theirs)
         command = [sys.executable, "-m", "dataflow", "top", "--interval", "0.05", "--url", answering.url]
-        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        environ = os.environ | {"TERM": "xterm"}  # ours may be dumb, and has no keys then
+        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ) as process:
             shown = b""
 
             def until(text: bytes) -> None:
@@ -242,13 +243,16 @@ class TestCommand:
                 while text not in shown:
                     shown += os.read(ours, 65536)
 
-            until(b"keys: s sources")
-            os.write(ours, b"c")
-            until(b"10.0.0.1:5")
-            until(b"  0 ")  # sent in a second: the same as in the look before
-            os.write(ours, b"q")
-            until(b"\x1b[?1049l")  # the other screen is left
-            assert process.wait() == 0
+            try:
+                until(b"keys: s sources")
+                os.write(ours, b"c")
+                until(b"10.0.0.1:5")
+                until(b"  0 ")  # sent in a second: the same as in the look before
+                os.write(ours, b"q")
+                until(b"\x1b[?1049l")  # the other screen is left
+                assert process.wait() == 0
+            finally:
+                process.kill()
         assert termios.tcgetattr(theirs) == before
         os.close(ours)
         os.close(theirs)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+from attrs import evolve
 
 from dataflow.conformance.checks import CHECKS
 from dataflow.conformance.report import Verdict, result
@@ -47,12 +50,24 @@ CASES = {
 }
 
 
+ODD = ("A\"\\B'-USDT", "%41?#+*&=@-U<,;[{$}]>", "\u00c4\u65e5\U0001f600-USDT")
+
+
 def cases() -> list[Case]:
     """The cases of every connector of an exchange; without a special one: the simulator of its name."""
     return [case for name in upstreams() for case in CASES.get(name, [Case(name, name)])]
 
 
-@pytest.mark.parametrize(
+def odd(case: Case) -> Case:
+    """The case with symbols whose characters mean something in JSON, in addresses or beyond ASCII."""
+    kind = "-PERP" if case.symbols == PERPETUALS else ""
+    symbols = tuple(f"{name}{kind}" for name in ODD)
+    keys = tables(BINANCE, symbols) if case.connector == "mapped_json" else case.keys
+    named = {symbol: symbol.replace("-", "/") for symbol in symbols} if case.named else {}
+    return evolve(case, symbols=symbols, keys=keys, named=named)
+
+
+EACH = pytest.mark.parametrize(
     "case",
     cases(),
     ids=lambda case: " ".join(
@@ -63,8 +78,16 @@ def cases() -> list[Case]:
         ]
     ),
 )
-def test_it_keeps_every_promise(case: Case) -> None:
-    """All checks of the kit, over a conversation with the simulated exchange. What has a filler shows it."""
+
+
+@EACH
+@pytest.mark.parametrize("as_told", [lambda case: case, odd], ids=["", "odd"])
+def test_it_keeps_every_promise(case: Case, as_told: Callable[[Case], Case]) -> None:
+    """All checks of the kit, over a conversation with the simulated exchange. What has a filler shows it.
+
+    Also of symbols with odd characters.
+    """
+    case = as_told(case)
     about = recorded(case)
     results = [result(check, about) for check in CHECKS]
     assert [f"{each.name}: {each.reason}" for each in results if each.verdict is Verdict.BROKEN] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Iterable
@@ -165,10 +166,10 @@ id = "id"
 
 def settings(written: str, symbols: Iterable[str] = ()) -> Settings:
     """The only source of a configuration, read as the daemon reads it. `symbols` stand for SYMBOLS in it."""
-    names = ", ".join(f'"{symbol}"' for symbol in symbols)
+    names = json.dumps(list(symbols), ensure_ascii=False)  # a list of TOML too
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "mapped.toml"
-        file.write_text(written.replace("SYMBOLS", f"[{names}]"))
+        file.write_text(written.replace("SYMBOLS", names))
         (made,) = load([file], {}).sources.values()
     return cast(Settings, made)
 

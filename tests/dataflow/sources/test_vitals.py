@@ -263,6 +263,17 @@ def test_nobody_knows_how_a_symbol_fares_before_its_first_sign_of_life() -> None
     assert stage.state == (Grade.QUIET, None), "the newest trade there is the one that we have"
 
 
+def test_what_we_have_from_before_is_not_missed() -> None:
+    """An upstream that first tells an old trade, and then the one that we have, has nothing newer."""
+    stage = live(2)
+    stage.subscribe()
+    stage.answer(Newest(1))
+    stage.answer(Newest(2))
+    stage.wait(GRACE)
+    assert stage.state == (Grade.QUIET, None)
+    assert stage.done == []
+
+
 def test_a_symbol_that_never_traded_is_compared_with_the_answer_before() -> None:
     """The first answer is where it stands, so nobody knows more; the second one shows whether we miss something."""
     stage = Stage()
