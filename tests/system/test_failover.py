@@ -102,7 +102,8 @@ async def stage(
     return_after: float = 60.0, *, can_be_asked: bool = False, hold: float = 60.0, **tables: Any
 ) -> AsyncIterator[Stage]:
     def keys(exchange: Exchange) -> dict[str, Any]:
-        return {"refill_url": exchange.rest_url, "hold": hold} if can_be_asked else {"refill": False}
+        found = {"refill_url": exchange.rest_url, "hold": hold} if can_be_asked else {"refill": False}
+        return found | {"stall_after": 600.0}  # no silence here makes a source doubtful
 
     tables.setdefault("symbols", failing_over(return_after))
     tables.setdefault("backoff", BackoffSettings(initial_delay=0.01, jitter=0.0))

@@ -314,6 +314,12 @@ async def test_a_source_that_stands_by_is_judged_before_it_is_needed() -> None:
     """Well, it is `standby`, and the state of the symbol is that of the active source. Mute, it is found stalled,
     told everywhere, and not taken when the active one is lost: another one is."""
     async with open_binance() as one, open_binance() as two, open_binance() as three:
+
+        def trade(number: int) -> Trade:
+            at = two.now_us()
+            return Trade(number, symbol="BTCUSDT", side="sell", price="2.50", qty="0.5", timestamp_us=at)
+
+        await two.publish(trade(1))  # so its exchange has something to tell
         sources = {
             name: from_binance(exchange.url, BTC, refill_url=exchange.rest_url, stall_after=STALL_AFTER)[
                 "binance"
@@ -332,18 +338,13 @@ async def test_a_source_that_stands_by_is_judged_before_it_is_needed() -> None:
                 return found.state.value, found.reason
 
             await listener.call("subscribe", symbol=BTC)
-            await until(lambda: told("two") == ("standby", "one is preferred"))  # its exchange was asked
+            await until(lambda: told("one") == ("quiet", None))  # their exchanges were asked
+            await until(lambda: told("two") == ("standby", "one is preferred"))
             [symbol] = await listener.call("getSymbols")
             assert symbol["quality"]["state"] in ("live", "quiet")
             two.fault("mute", symbol="BTCUSDT", times=None)
-            made = 0
-            while told("two")[0] != "stalled":
-                made += 1
-                at = two.now_us()
-                await two.publish(
-                    Trade(made, symbol="BTCUSDT", side="sell", price="2.50", qty="0.5", timestamp_us=at)
-                )
-                await wait_all_tasks_blocked(BETWEEN)
+            await two.publish(trade(2))
+            await until(lambda: told("two")[0] == "stalled")
             assert told("two")[1] == "the source has newer trades than it sends; one is preferred"
             assert (await http.get("/ready")).json()["degraded"] == ["two: BTC-USDT stalled"]
             assert (await http.get("/api/v1/sources/two")).json()["quality"]["states"] == {"stalled": 1}
