@@ -440,11 +440,13 @@ def _breaker(of: BackoffSettings) -> Breaker:
     return Breaker(FAILURES, min(of.max_delay, of.initial_delay * of.multiplier ** (FAILURES - 1)))
 
 
-def _state_of(source: SourceState, symbol: str) -> tuple[str, bool, float | None]:
-    """For the board: how the data of `symbol` is there, whether it is connected, and the lag if known."""
+def _state_of(source: SourceState, symbol: str) -> tuple[str, bool, float | None, bool]:
+    """For the board: how the data of `symbol` is there, whether it is connected, the lag if measured, and
+    whether that state is known to be so: a silence with a reason is not."""
     status, quality = source.status(symbol), judge(source, symbol, 0)
     state = status if quality.state is Grade.LOST else quality.state.value
-    return state, status not in ("lost", "connecting"), quality.lag
+    is_known = quality.state is not Grade.QUIET or quality.reason is None
+    return state, status not in ("lost", "connecting"), quality.lag, is_known
 
 
 def _chosen(settings: Settings) -> Mapping[str, Sequence[str]]:

@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 from loguru import logger
 
-from tests.support import postgres
+from tests.support import postgres, strain
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -24,6 +24,16 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("unhurried")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The strain for pages in browsers."""
+    parser.addoption("--strain", type=int, metavar="SEED", help="pages in browsers are late, at random")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell the browsers of the strain."""
+    strain.seed = config.option.strain
 
 
 @pytest.fixture(scope="session")

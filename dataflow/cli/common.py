@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
-from .ends import Failure, Mistake, only, wrong
+from .ends import Failure, Mistake, NotThere, only, wrong
 from .streams import interrupt_write, let_out
 
 if TYPE_CHECKING:
@@ -122,13 +122,16 @@ def _content(answer: Any, ok: tuple[int, ...]) -> Any:
     try:
         content = answer.json() if answer.content else None
     except ValueError:
-        raise Mistake(f"{answer.url} answers, but is not a dataflow daemon") from None
+        kind = NotThere if answer.status_code == 404 else Mistake
+        raise kind(f"{answer.url} answers, but is not a dataflow daemon") from None
     if answer.is_success or answer.status_code in ok:
         return content
     told = _problem(content) or f"{answer.url} answers with status {answer.status_code}"
     if answer.status_code == 401:
         told = "the daemon asks for the operator's token: --token, or DATAFLOW__OPERATOR__TOKEN"
         told += ", and it has another one" if "Authorization" in answer.request.headers else ""
+    if answer.status_code == 404:
+        raise NotThere(told)
     raise (Mistake if answer.is_client_error else Failure)(told)
 
 

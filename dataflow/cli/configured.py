@@ -55,10 +55,11 @@ def placed(of: Written) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise ConfigError([_placed(problem, of) for problem in error.problems]) from None
+        raise ConfigError([in_place(problem, of) for problem in error.problems]) from None
 
 
-def _placed(problem: str, of: Written) -> str:
+def in_place(problem: str, of: Written) -> str:
+    """A problem that names its block and key, behind the origin of the key."""
     found = _PLACE.match(problem)
     origin = of.origin(*found[1].split("."), found[2]) if found else None
     return f"{origin}: {problem}" if origin else problem

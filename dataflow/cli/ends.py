@@ -7,6 +7,10 @@ class Mistake(Exception):
     """A mistake of the user: one line, exit code 1."""
 
 
+class NotThere(Mistake):
+    """The daemon answers, but has nothing at this address."""
+
+
 def wrong(where: str, found: object, must: str) -> Mistake:
     """A value that cannot be: which option or variable, what it is, and what it must be."""
     return Mistake(f"{where}: found {found}; must be {must}")

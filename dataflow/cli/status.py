@@ -11,8 +11,9 @@ import json as json_
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Annotated, Any, TypeAlias
 
 import attrs
@@ -25,10 +26,11 @@ from dataflow.domain.secrets import concealed
 from dataflow.logs.terminal import disarmed
 
 from .common import Json, Token, Url, call, daemon_url
-from .ends import Failure, Mistake, wrong
+from .ends import Mistake, NotThere, wrong
 from .picture import LINK_COLOURS, Line, Picture, can_redraw
 from .progress import waiting
-from .words import age, lag, rate, several, share, size
+from .watching import Said, Watched
+from .words import UNKNOWN, age, lag, rate, several, share, size
 
 COLOURS = {
     "running": "green",
@@ -84,20 +86,30 @@ def status(
     with suppress(KeyboardInterrupt) if watch else nullcontext():  # the usual end of a watch
         if json:
             for answers in _all(first, base, token, interval if watch else None):
-                print(json_.dumps(as_data(*answers), ensure_ascii=False), flush=True)
+                print(json_.dumps(as_data(answers), ensure_ascii=False), flush=True)
         elif watch:
-            _watch(_drawn(first, base, everything), base, token, interval, everything)
+            _watch(first, base, token, interval, everything)
         else:
             _print(Console(), _drawn(first, base, everything))
 
 
 Answer: TypeAlias = dict[str, Any]
-Answers: TypeAlias = tuple[Answer, Answer, Answer]
 
 
-def as_data(tree: Answer, ready: Answer, daemon: Answer) -> Answer:
+@attrs.frozen
+class Answers:
+    """What the daemon says at its endpoints. `missing`: those that it does not have."""
+
+    tree: Answer
+    ready: Answer
+    daemon: Answer
+    missing: Sequence[str] = ()
+
+
+def as_data(answers: Answers) -> Answer:
     """For programs: the tree as the daemon tells it, and beside its root what `status` shows besides."""
-    return tree | {"ready": ready, "daemon": daemon}
+    besides = {"ready": answers.ready, "daemon": answers.daemon, "missing": list(answers.missing)}
+    return answers.tree | besides
 
 
 def _all(first: Answers, base: str, token: str | None, interval: float | None) -> Iterator[Answers]:
@@ -108,17 +120,32 @@ def _all(first: Answers, base: str, token: str | None, interval: float | None) -
 
 
 def _asked(base: str, token: str | None) -> Answers:
-    """The tree, whether the daemon is ready, and its state; for an operator with what waits for clients."""
-    ready = call("GET", f"{base}/ready", ok=(503,))
-    daemon = call("GET", f"{base}/api/v1/status")
-    clients = call("GET", f"{base}/api/v1/clients?limit=1", token, ok=NOT_FOR_ME)
-    daemon["outbox"] = clients.get("outbox")
-    return call("GET", f"{base}/actors", token), ready, daemon
+    """The tree, whether the daemon is ready, and its state; for an operator with what waits for clients.
+
+    A daemon of an older version may lack some of them.
+    """
+    missing: list[str] = []
+
+    def part(path: str, query: str = "", token: str | None = None, ok: tuple[int, ...] = ()) -> Answer:
+        try:
+            answer: Answer = call("GET", f"{base}{path}{query}", token, ok=ok)
+        except NotThere:
+            missing.append(path)
+            return {}
+        return answer
+
+    ready = part("/ready", ok=(503,))
+    daemon = part("/api/v1/status")
+    daemon["outbox"] = part("/api/v1/clients", "?limit=1", token, NOT_FOR_ME).get("outbox")
+    tree = part("/actors", token=token)
+    if not ready and not tree:
+        raise Mistake(f"{base} answers, but is not a dataflow daemon")
+    return Answers(tree, ready, daemon, missing)
 
 
-def _drawn(answers: Answers, base: str, everything: bool) -> Picture:
-    tree, ready, daemon = answers
-    return draw(tree, ready, base, daemon, everything)
+def _drawn(answers: Answers, base: str, everything: bool, old: str = "") -> Picture:
+    picture = draw(answers, base, everything)
+    return attrs.evolve(picture, head=Text.assemble((f"{old}\n", "red"), picture.head)) if old else picture
 
 
 def _print(console: Console, picture: Picture | Text) -> None:
@@ -126,51 +153,43 @@ def _print(console: Console, picture: Picture | Text) -> None:
     console.print(picture, soft_wrap=not console.is_terminal)
 
 
-def _watch(first: Picture, base: str, token: str | None, interval: float, everything: bool) -> None:
+def _watch(first: Answers, base: str, token: str | None, interval: float, everything: bool) -> None:
+    watched = Watched(partial(_asked, base, token), Said(first))
     console = Console()
     if not can_redraw(console):  # one tree after the other
-        for picture in _pictures(first, base, token, interval, everything):
-            _print(console, picture)
+        for said in _looks(watched, interval):
+            _print(console, Text(said.trouble) if said.trouble else _drawn(said.answer, base, everything))
         return
     with Live(console=console, auto_refresh=False, screen=True) as live:
-        for picture in _pictures(first, base, token, interval, everything):
-            fits = picture if isinstance(picture, Text) else attrs.evolve(picture, height=console.height)
-            live.update(fits, refresh=True)
+        for said in _looks(watched, interval):
+            picture = _drawn(said.answer, base, everything, said.old)
+            live.update(attrs.evolve(picture, height=console.height), refresh=True)
 
 
-def _pictures(
-    first: Picture, base: str, token: str | None, interval: float, everything: bool
-) -> Iterator[Picture | Text]:
-    yield first
+def _looks(watched: Watched[Answers], interval: float) -> Iterator[Said[Answers]]:
+    yield watched.said
     while True:
         time.sleep(interval)
-        try:
-            yield _drawn(_asked(base, token), base, everything)
-        except (Failure, Mistake) as error:  # perhaps it restarts: keep watching
-            yield Text(disarmed(concealed(str(error))), style="red")
+        yield watched.look()
 
 
-def draw(
-    node: dict[str, Any],
-    ready: dict[str, Any],
-    base: str,
-    daemon: dict[str, Any],
-    everything: bool = False,
-) -> Picture:
-    """The tree below `node` (an answer of GET /actors) under a headline from `ready` (of GET /ready).
-
-    `daemon`: the answer of GET /api/v1/status and, for an operator, the `outbox` of /api/v1/clients.
-    """
-    head = Text.assemble("dataflow ", (concealed(base), "dim"), "  ", _ready(ready), "\n", _daemon(daemon))
+def draw(answers: Answers, base: str, everything: bool = False) -> Picture:
+    """The tree under a headline of whether the daemon is ready, and what all of it does."""
+    daemon = answers.daemon
+    head = Text.assemble("dataflow ", (concealed(base), "dim"), "  ", _ready(answers.ready))
+    if answers.missing:
+        head.append(f"\nan older version: it does not have {', '.join(answers.missing)}", "yellow")
+    if "uptime" in daemon:
+        head.append("\n").append_text(_daemon(daemon))
     for symbol, told in (daemon.get("failover") or {}).items():
         head.append_text(_failover(symbol, told))
     sources = {f"sources/{name}": told for name, told in (daemon.get("sources") or {}).items()}
-    return Picture(head, tuple(_lines(node, sources, everything)))
+    return Picture(head, tuple(_lines(answers.tree, sources, everything)))
 
 
 def _ready(ready: dict[str, Any]) -> Text:
     """The verdict, and whose fault it is: "degraded: sources/binance"."""
-    state = str(ready.get("status"))
+    state = str(ready.get("status", UNKNOWN))
     text = Text()
     for name in ("not ready", "degraded"):
         if paths := ready.get(name.replace(" ", "_")):
@@ -213,7 +232,7 @@ def _lines(
 ) -> Iterator[Line]:
     """The lines of the children of `node`, and of theirs. `below`: the guides in front of them."""
     children = node.get("children") or []
-    shown = children if everything or node["kind"] != "pool" else sorted(children, key=_is_well)[:FEW]
+    shown = children if everything or node.get("kind") != "pool" else sorted(children, key=_is_well)[:FEW]
     hidden = Counter(child["state"] for child in children)
     hidden.subtract(child["state"] for child in shown)
     more = ", ".join(f"{count:,} {state}" for state, count in (+hidden).items())

@@ -2,7 +2,8 @@
 
 Rules of this file: `Tail` decides without I/O. The link of the client (`dataflow.client.link`) connects, and
 goes on behind the position of every symbol after a lost connection. What the daemon cannot bring back, or
-takes back, tail says. Text from the daemon reaches the terminal as text, never as an escape code.
+takes back, tail says. What is the same of many symbols is one line. Text from the daemon reaches the terminal
+as text, never as an escape code.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ssl
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import islice
 from typing import Annotated
 
 import msgspec
@@ -39,6 +41,7 @@ from dataflow.client.client import TRADES
 from dataflow.client.link import FAULT, Link
 from dataflow.client.socket import reason_of
 from dataflow.logs.terminal import disarmed, wants_colour
+from dataflow.sources.vitals import UNHEARD
 
 from .columns import WIDTH, Columns, in_words
 from .common import Json, Url, daemon_url, not_running, until_interrupted
@@ -46,7 +49,10 @@ from .ends import Failure, Mistake, wrong
 
 RETRY_FIRST, RETRY_MOST = 0.5, 5.0  # seconds between attempts to reconnect; random, up to twice as long
 WORTH_A_WORD = ("quiet", "refilling", "gapped", "stalled")  # losses and refusals have notices of their own
-COMING = ("connecting", "subscribing")  # reasons of a source that is not down but will be there soon
+APART, NAMED = 5, 3  # symbols with a line each; of more so many have their names in the one line
+NOTHING = "no trade so far, waiting for the first one"
+COMING = ("connecting", "subscribing", UNHEARD)  # reasons of a source that is not down but will be there soon
+WELL = ("live", "standby")
 
 
 def tail(
@@ -149,6 +155,7 @@ class Tail:
         self._met: set[tuple[str, str]] = set()  # symbols and sources whose state came on this connection
         self._down: set[str] = set()  # symbols without a source, of which that is said
         self._told_states: dict[tuple[str, str], str] = {}  # by symbol and source, if worth a word
+        self._unsaid: dict[str, dict[str, None]] = {}  # words, and the symbols of which they are to be said
         for symbol in symbols:
             self.core.follow(symbol, snapshot=snapshot)
         for symbol in symbols:
@@ -160,6 +167,7 @@ class Tail:
 
     def connection(self, connection: Connection, show: Show) -> None:
         """Say what becomes of the connection. Attempts that fail are no news: the loss was."""
+        self.tell(show)
         if connection.state == "connected":
             self._told_down.clear()
             self._met.clear()
@@ -174,6 +182,8 @@ class Tail:
         """Show an event. `raw`: its text. Raises Mistake when the daemon refuses a symbol."""
         if self.done:
             return
+        if not isinstance(event, Subscribed | Quality):
+            self.tell(show)
         match event:
             case Trade():
                 if self.left is not None:
@@ -188,7 +198,7 @@ class Tail:
                 show.notice("stream.rewind", raw)
             case Subscribed(topic=(channel, symbol, _), newest=0):
                 if channel == TRADES and symbol not in self._down:
-                    show.news(f"{symbol}: no trade so far, waiting for the first one")
+                    self._say(symbol, NOTHING, show)
             case Quality():
                 self._source(event, show)
                 self._state(event, show)
@@ -205,6 +215,7 @@ class Tail:
         (self._down.add if down else self._down.discard)(quality.symbol)
         if down and key not in self._met and name not in self._told_down:
             self._told_down.add(name)
+            self.tell(show)
             show.news(f"{name}: no connection ({quality.reason}), the daemon tries again")
         self._met.add(key)
 
@@ -212,16 +223,29 @@ class Tail:
         """Report how a symbol fares. That it is live needs no word behind a silence: its trade shows it."""
         key = quality.symbol, quality.source
         before, state = self._told_states.get(key), quality.state
-        if state == before:
+        if state == before or quality.reason in COMING:  # whether it comes will show
             return
         if state in WORTH_A_WORD:
             self._told_states[key] = state
-            reason = f" ({quality.reason})" if quality.reason else ""
-            show.news(f"{quality.symbol}: {state} at {quality.source}{reason}")
-        elif state == "lost" and quality.reason in COMING:
-            return  # subscribed anew: whether that helps will show
-        elif self._told_states.pop(key, "quiet") != "quiet" and state == "live":
-            show.news(f"{quality.symbol}: {state} at {quality.source}")
+        elif self._told_states.pop(key, "quiet") == "quiet" or state not in WELL:
+            return
+        reason = f" ({quality.reason})" if quality.reason else ""
+        self._say(quality.symbol, f"{state} at {quality.source}{reason}", show)
+
+    def _say(self, symbol: str, words: str, show: Show) -> None:
+        """Of a symbol, with others of which the same is to be said."""
+        if any(symbol in symbols for said, symbols in self._unsaid.items() if said != NOTHING):
+            self.tell(show)  # its states keep their order
+        self._unsaid.setdefault(words, {})[symbol] = None
+
+    def tell(self, show: Show) -> None:
+        """Say what is the same of several symbols: they are thousands where all are followed."""
+        for words, symbols in self._unsaid.items():
+            for symbol in symbols if len(symbols) <= APART else ():
+                show.news(f"{symbol}: {words}")
+            if len(symbols) > APART:
+                show.news(f"{', '.join(islice(symbols, NAMED))} and {len(symbols) - NAMED:,} more: {words}")
+        self._unsaid.clear()
 
 
 def refusal(refused: Refused) -> str:
@@ -246,6 +270,7 @@ async def follow(url: str, tail: Tail, show: Show) -> None:
                     tail.connection(news, show)
                 for event, raw in () if isinstance(news, Connection) else news:
                     tail.take(event, raw, show)
+                tail.tell(show)
                 sys.stdout.flush()
                 if tail.done:
                     return

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json as json_
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NoReturn
 
 from attrs import define, field, frozen
 from cyclopts import Parameter
@@ -26,10 +26,11 @@ from dataflow.domain.secrets import concealed
 from dataflow.logs.terminal import disarmed
 
 from .common import Json, Token, Url, call, daemon_url
-from .ends import Failure, Mistake, wrong
+from .ends import wrong
 from .keys import single_keys, without_keys
 from .picture import LINK_COLOURS, can_redraw
 from .progress import waiting
+from .watching import Said, Watched
 from .words import UNKNOWN, age, lag, rate, several, share, size
 
 Row = dict[str, Any]
@@ -183,17 +184,25 @@ def top(
             _watch(look, interval)
 
 
+@frozen
+class Seen:
+    """What one look has seen: the sorted rows, how many there are in all, and the state of the daemon."""
+
+    by: str
+    rows: Sequence[Row]
+    total: int
+    daemon: Row
+
+
 @define
 class Look:
-    """What is looked at, and what the last look has seen. `live`: on a screen, and cut to it."""
+    """What is looked at."""
 
     base: str
     token: str | None
     by: str
     sort: str | None = None
     limit: int | None = None
-    live: bool = False
-    daemon: Row = field(factory=dict)
     _before: dict[str, tuple[float, int]] = field(factory=dict)  # client -> when it had been sent so many
 
     def check(self) -> None:
@@ -202,22 +211,22 @@ class Look:
         if self.sort is not None and self.sort not in titles:
             raise wrong("--sort", self.sort, f"one of {', '.join(titles)}")
 
-    def rows(self) -> tuple[list[Row], int]:
-        """The sorted rows, and how many there are in all. Raises Mistake or Failure."""
-        self.daemon = call("GET", f"{self.base}/api/v1/status")
-        if self.by == "source":
-            found = [source_row(name, told) for name, told in self.daemon["sources"].items()]
+    def ask(self) -> Seen:
+        """One look. Raises Mistake or Failure."""
+        by, sort = self.by, self.sort  # a key may change them meanwhile
+        daemon = call("GET", f"{self.base}/api/v1/status")
+        if by == "source":
+            found = [source_row(name, told) for name, told in daemon["sources"].items()]
             total = len(found)
-        elif self.by == "topic":
+        elif by == "topic":
             answer = call("GET", f"{self.base}/api/v1/topics?limit={PAGE}", self.token)
             found, total = [topic_row(told) for told in answer["topics"]], answer["total"]
         else:
-            found, total = self._clients()
-        found = in_order(found, self.by, self.sort)
-        return (found if self.limit is None else found[: self.limit]), total
+            found, total = self._clients(sort)
+        return Seen(by, in_order(found, by, sort)[: self.limit], total, daemon)
 
-    def _clients(self) -> tuple[list[Row], int]:
-        most = _MOST.get(self.sort or VIEWS["client"].sort)
+    def _clients(self, sort: str | None) -> tuple[list[Row], int]:
+        most = _MOST.get(sort or VIEWS["client"].sort)
         page = self._page("after=0")
         if page["total"] > MOST and most is not None:
             page = self._page(f"most={most}") | {"next": None}
@@ -319,69 +328,80 @@ def _cell(column: Column, value: Any) -> Text:
     return Text(shown, LINK_COLOURS.get(shown, "") if column.key == "state" else "")
 
 
-def headline(look: Look) -> Text:
-    """The daemon, and what all of it does."""
-    told = look.daemon
-    text = Text.assemble("dataflow ", (concealed(look.base), "dim"))
+def headline(told: Row, base: str) -> Text:
+    """The daemon, and what all of it does. `told`: its status."""
+    text = Text.assemble("dataflow ", (concealed(base), "dim"))
     text.append(f"  {rate(told.get('rate'))} trades/s in, {rate(told.get('sentRate'))} entries/s out, ")
     text.append(f"{several(told['sessions'], 'session')}, CPU {share(told.get('cpu'))}, ")
     text.append(f"memory {size(told.get('memory'))}, loop lag {lag(told['loopLag'])}")
     return text
 
 
-def picture(look: Look, console: Console, keys: bool = False) -> Group:
-    """One look. A live one gets no more rows than the terminal has. `keys`: the last row explains them."""
-    rows, total = look.rows()
+def picture(
+    seen: Seen, base: str, console: Console, *, live: bool = False, keys: bool = False, old: str = ""
+) -> Group:
+    """One look. A `live` one gets no more rows than the terminal has. `keys`: the last row explains them.
+    `old`: why it is not of now."""
     width = console.width if console.is_terminal else None
-    room = max(0, console.height - 4 - keys) if keys or look.live else len(rows)
-    parts: list[Table | Text] = [headline(look), Text(), table(rows[:room], look.by, width)]
-    if (hidden := total - min(room, len(rows))) > 0:
-        parts.append(Text(f"and {several(hidden, f'more {look.by}')}", "dim"))
+    note = Text(old, "red")
+    taken = 4 + keys + (0 if width is None else len(note.wrap(console, width)) - 1)
+    room = max(0, console.height - taken) if live else len(seen.rows)
+    above, rows = [headline(seen.daemon, base)], seen.rows[:room]
+    below: list[Text] = []
+    if (hidden := seen.total - len(rows)) > 0:
+        below.append(Text(f"and {several(hidden, f'more {seen.by}')}", "dim"))
     elif not rows:
-        parts.append(Text(f"no {look.by}s", "dim"))
+        below.append(Text(f"no {seen.by}s", "dim"))
     if keys:
-        parts.append(Text(HELP, "dim"))
-    for part in parts:
-        if isinstance(part, Text):
-            part.no_wrap, part.overflow = True, "ellipsis"
-    return Group(*parts)
+        below.append(Text(HELP, "dim"))
+    for part in (*above, *below):
+        part.no_wrap, part.overflow = True, "ellipsis"
+    return Group(*above, note, table(rows, seen.by, width), *below)
 
 
 def _write(look: Look, once: bool, json: bool, interval: float) -> None:
     """For scripts: one look after the other, without keys. A pipe gets whole rows, however long they are."""
-    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
-    for _ in _looks(once, interval):
+    console = _console()
+    while True:
+        seen = look.ask()
         if json:
-            rows, total = look.rows()
-            told = {"by": look.by, "total": total, f"{look.by}s": rows}
+            told = {"by": seen.by, "total": seen.total, f"{seen.by}s": seen.rows}
             print(json_.dumps(told, ensure_ascii=False), flush=True)
         else:
-            console.print(picture(look, console))
-
-
-def _looks(once: bool, interval: float) -> Iterator[None]:
-    yield
-    while not once:
+            console.print(picture(seen, look.base, console))
+        if once:
+            return
         without_keys(interval)
-        yield
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=WIDE)
 
 
 def _watch(look: Look, interval: float) -> None:
-    console = Console()
-    if not can_redraw(console):
-        return _write(look, once=False, json=False, interval=interval)
-    look.live = True
     with waiting(f"waiting for {concealed(look.base)}"):
-        shown: Group | Text = picture(look, console)
+        watched = Watched(look.ask, Said(look.ask()))
+    console = _console()
+    if not can_redraw(console):
+        _go_on(watched, look.base, console, interval)
     with single_keys() as (pressed, has_keys), Live(console=console, auto_refresh=False, screen=True) as live:
+        said = watched.said
         while True:
-            live.update(shown, refresh=True)
+            live.update(
+                picture(said.answer, look.base, console, live=True, keys=has_keys, old=said.old), refresh=True
+            )
             key = pressed(interval)
             if key == "q":
-                return None
+                return
             if key in _KEYS and _KEYS[key] != look.by:
                 look.by, look.sort = _KEYS[key], None
-            try:
-                shown = picture(look, console, has_keys)
-            except (Failure, Mistake) as error:  # perhaps it restarts, or the view is not for everybody
-                shown = Text(f"{disarmed(concealed(str(error)))}\n\n{HELP if has_keys else ''}", "red")
+            said = watched.look()
+
+
+def _go_on(watched: Watched[Seen], base: str, console: Console, interval: float) -> NoReturn:
+    """One look after the other. What was there while there is no answer stands above already."""
+    said = watched.said
+    while True:
+        console.print(picture(said.answer, base, console) if said.trouble is None else Text(said.trouble))
+        without_keys(interval)
+        said = watched.look()

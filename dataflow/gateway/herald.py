@@ -47,4 +47,4 @@ def _concerns(session: AnySession, notice: Notice) -> bool:
     if not isinstance(notice, StreamSwitched):
         return True
     topic = Topic(notice.channel, notice.symbol)
-    return topic in session.lanes or topic._replace(symbol=ANY) in session.lanes
+    return topic in session.lanes or topic.of(ANY) in session.lanes

@@ -345,7 +345,7 @@ class Subscriptions:
         joining = (self._joining or {}).get(topic)
         if isinstance(joining, _Joining):
             return joining
-        every = (self._joining or {}).get(topic._replace(symbol=ANY))
+        every = (self._joining or {}).get(topic.of(ANY))
         if isinstance(every, _JoiningAll) and topic in every.each:
             return every.each[topic]
         place, rendering = self._session.told(topic), self._session.rendering(topic)
@@ -370,7 +370,7 @@ class Subscriptions:
 
     def _every(self, topic: Topic) -> Topic | None:
         """The topic of all symbols, with `topic` among them, if it is on."""
-        every = topic._replace(symbol=ANY)
+        every = topic.of(ANY)
         return every if every != topic and self._is_on(every) else None
 
     def _every_log(self, topic: Topic) -> EveryLog:
@@ -391,7 +391,7 @@ class Subscriptions:
             if number and number % LOGS_AT_ONCE == 0:
                 await self.turns.pause()
             if symbol in core.carriers:
-                logs.append(core.topics.log_of(every._replace(symbol=symbol)))
+                logs.append(core.topics.log_of(every.of(symbol)))
         return logs
 
     def _go_on(self, every: Topic, told: Mapping[Topic, _Joining]) -> None:

@@ -14,7 +14,7 @@ from attrs import define
 
 from .port import Newest
 
-LEAST: Final = 5.0  # seconds of silence that are worth a question, whatever the pace
+LEAST: Final = 5.0  # seconds of silence that are worth a question, whatever the pace is, or unknown
 MOST: Final = 120.0  # and those that always are
 _TIMES: Final = 3.0  # the longest silence of late: more is unusual
 _FADES: Final = 0.95  # with each silence: of 14 it remembers half
@@ -42,7 +42,7 @@ class Cadence:
         """Seconds of silence that are usual."""
         if self.fixed:
             return self.fixed
-        return MOST if self.longest is None else min(max(self.longest * _TIMES, LEAST), MOST)
+        return LEAST if self.longest is None else min(max(self.longest * _TIMES, LEAST), MOST)
 
 
 class Compared(Enum):

@@ -8,7 +8,8 @@ A switch is forced when the active source is out and another one delivers. It ne
 voluntary: to a source that has been better for `return_after` seconds without a break, and not within a
 minute after the last voluntary one. So a source that comes and goes costs two switches a minute. A source
 that has only begun (it connects for the first time, or waits for the answer to its subscription) is no reason
-for a forced switch, and never the aim of one: else each first subscription would begin with two switches.
+for a forced switch, and never the aim of one: else each first subscription would begin with two switches. A
+source of which nobody knows whether it would deliver is taken only by force, and only if none is known to.
 
 What is decided here outlives every actor. The actor only looks, and has marks put into the streams
 (`Switched`). While it is down nothing is switched; when it comes back it looks at everything.
@@ -68,9 +69,11 @@ class Standing:
     def weigh(self, healths: Mapping[str, Health], now: float) -> Turn | None:
         """The switch that is due now. Who gets one must `turn`. `healths`: of all `sources`."""
         self.healths = healths
-        best = min(self.sources, key=lambda name: (healths[name].rank, self.sources.index(name)))
-        mine, its = healths[self.active].rank, healths[best].rank
-        if best == self.active or its > Rank.POOR:
+        ranks = {name: healths[name].rank_in_standby for name in self.sources}
+        mine = ranks[self.active] = healths[self.active].rank
+        best = min(self.sources, key=lambda name: (ranks[name], self.sources.index(name)))
+        its = ranks[best]
+        if best == self.active or its > (Rank.UNSURE if mine is Rank.OUT else Rank.POOR):
             self._better = None
             return None
         if best != self._better:
@@ -121,16 +124,17 @@ class Board:
     """The standings of all symbols in mode `failover`. It outlives every actor.
 
     `sources`: all that there are at any time. `state_of(source, symbol)`: the state of the quality, whether
-    the source is connected for it, and the lag if that is known. `newest_of(symbol)`: the source of the
-    newest trade of the stream; None before the first. `settle(symbol, source)`: the stream of `symbol` is
-    that of `source` (None: of all) already. `changed(symbols)`: these have another active source.
+    the source is connected for it, the lag if that is measured, and whether that state is known to be so.
+    `newest_of(symbol)`: the source of the newest trade of the stream; None before the first.
+    `settle(symbol, source)`: the stream of `symbol` is that of `source` (None: of all) already.
+    `changed(symbols)`: these have another active source.
     """
 
     def __init__(
         self,
         sources: Callable[[], Mapping[str, SourceState]],
         gate: Gate,
-        state_of: Callable[[SourceState, str], tuple[str, bool, float | None]],
+        state_of: Callable[[SourceState, str], tuple[str, bool, float | None, bool]],
         newest_of: Callable[[str], str | None],
         settle: Callable[[str, str | None], None],
         changed: Callable[[Collection[str]], object],
@@ -241,8 +245,8 @@ class Board:
     def health(self, name: str, symbol: str) -> Health:
         """How the source `name` fares with `symbol`, in any mode."""
         source = self._sources()[name]
-        state, is_connected, lag = self._state_of(source, symbol)
-        return health(state, is_connected, lag, self._errors.recent(source))
+        state, is_connected, lag, is_known = self._state_of(source, symbol)
+        return health(state, is_connected, lag, self._errors.recent(source), is_known=is_known)
 
     def _switch(self, standing: Standing, turn: Turn, now: float) -> Switched:
         before = standing.active

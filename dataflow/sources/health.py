@@ -1,8 +1,10 @@
 """How a source fares with one symbol: a score, and what follows from it.
 
 Rules of this file: pure. The score is the sum of what the connection, the quality, the lag and the errors
-earn; the parts are shown. It decides about one of four ranks. A source that has only begun (it connects for
-the first time, or waits for the answer to its subscription) has a rank of its own.
+earn; the parts are shown. It decides about one of five ranks. A source that has only begun (it connects for
+the first time, or waits for the answer to its subscription) has a rank of its own. So has one that stands by
+and is silent, and nobody knows why. The active one is not left for that: most such silences are those of a
+market where nothing trades.
 """
 
 from __future__ import annotations
@@ -41,19 +43,24 @@ class Rank(IntEnum):
 
     GOOD = 0
     POOR = 1  # it delivers
-    BEGINNING = 2
-    OUT = 3
+    UNSURE = 2  # it stands by, and nobody knows whether it would deliver
+    BEGINNING = 3
+    OUT = 4
 
 
 @frozen
 class Health:
-    """How a source fares with one symbol. `state`: of its quality. The four parts are points of the score."""
+    """How a source fares with one symbol. `state`: of its quality. The four parts are points of the score.
+
+    `is_known`: its trades come, or nothing trades, and that was confirmed. The score has no part of it.
+    """
 
     state: str
     connection: int
     quality: int
     lag: int
     errors: int
+    is_known: bool = True
 
     @property
     def score(self) -> int:
@@ -69,6 +76,11 @@ class Health:
         return Rank.GOOD if self.score >= GOOD else Rank.POOR
 
     @property
+    def rank_in_standby(self) -> Rank:
+        """Its rank while another source is preferred."""
+        return self.rank if self.is_known else max(self.rank, Rank.UNSURE)
+
+    @property
     def parts(self) -> Mapping[str, int]:
         """The parts of the score by their names."""
         return {
@@ -79,14 +91,16 @@ class Health:
         }
 
 
-def health(state: str, is_connected: bool, lag: float | None, errors: int) -> Health:
+def health(
+    state: str, is_connected: bool, lag: float | None, errors: int, *, is_known: bool = True
+) -> Health:
     """`state`: of the quality. `lag`: seconds from a trade to us; None: not measured. `errors`: unusable
-    messages of the last minute."""
+    messages of the last minute. `is_known`: see `Health`."""
     earned = _EARNED.get(state, 0)
     connection = CONNECTION if is_connected else CONNECTION // 2 if state in _BEGINNING else 0
     behind = 0.0 if lag is None else (lag - LAG_FREE) / (LAG_WORST - LAG_FREE)
     bad = errors / ERRORS_WORST
-    return Health(state, connection, earned, _left(LAG, behind), _left(ERRORS, bad))
+    return Health(state, connection, earned, _left(LAG, behind), _left(ERRORS, bad), is_known)
 
 
 def _left(points: int, share: float) -> int:

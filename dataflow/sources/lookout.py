@@ -132,42 +132,23 @@ class Lookout:
         """Returns whether its state has changed."""
         if symbol not in self._source.subscribed_symbols:
             return False  # any more
-        if self._is_standby(symbol):
-            self._vitals.ended((symbol,))
-            self._vitals.subscribed(symbol)  # when it is preferred again, it begins anew
-            lives = self._vitals.stood_by(symbol, self._left_out(symbol))
-            if lives:
-                self._source.stalls(symbol, None)
-            return lives
-        now, log = trio.current_time(), self._history_of(symbol)
-        before, was_refused = self._state(symbol), self._is_refused(symbol)
-        seen = self._seen(symbol, log, now, lacks)
+        now, log, pulse = trio.current_time(), self._history_of(symbol), self._vitals.pulse(symbol)
+        before, seen = pulse.shown, self._seen(symbol, log, now, lacks)
         remedy = self._vitals.look(symbol, now, seen, self._stall_after)
-        pulse = self._vitals.pulses[symbol]
         self._count(pulse, log, now)
-        if pulse.refused and not was_refused and (times := self._burst.occurred("refused", now)):
+        if pulse.refused and not before.refused and (times := self._burst.occurred("refused", now)):
             self._log.warning("{} is stalled{}: {}", symbol, often(times), pulse.refused)
         self._source.stalls(symbol, pulse.stalled)
         if remedy is not None:
             self._help(symbol, remedy)
-        return self._state(symbol) != before
-
-    def _is_refused(self, symbol: str) -> bool:
-        pulse = self._vitals.pulses.get(symbol)
-        return pulse is not None and pulse.refused is not None
-
-    def _state(self, symbol: str) -> object:
-        pulse = self._vitals.pulses.get(symbol)
-        return (
-            None
-            if pulse is None
-            else (pulse.grade, pulse.stalled, pulse.reason, pulse.is_refilling, pulse.is_gapped)
-        )
+        return pulse.shown != before
 
     def _seen(self, symbol: str, log: Log, now: float, lacks: bool) -> Seen:
-        ours, pulse = log.newest_of(self._source.name), self._vitals.pulses.get(symbol)
+        if self._is_standby(symbol):
+            return Seen(self._left_out(symbol), lacks=lacks, stands_by=True)
+        ours, pulse = log.newest_of(self._source.name), self._vitals.pulse(symbol)
         lag = None
-        if ours is not None and ours is log.newest_trade and pulse is not None and ours is not pulse.ours:
+        if ours is not None and ours is log.newest_trade and ours is not pulse.ours:
             came = log.since_when(log.last - 1)
             if came is not None:
                 lag = self._clock() - (now - came) - ours.timestamp / 1e9

@@ -7,7 +7,15 @@ counts as one sign.
 A silence is judged by what the upstream tells of its newest trade. If it is the newest one that we have, the
 symbol is `quiet`. If it is newer, and ours has not moved `GRACE` seconds after the answer, the symbol is
 `stalled`. What was missed before the present subscription proves nothing: so an answer is compared with what
-came since, and when nothing came, with the answer before it.
+came since, and when nothing came, with the answer before it, or with our newest trade if that is newer.
+
+Nobody knows how a symbol fares before its first sign of life: a trade, or an answer with nothing newer. Until
+then it is `quiet`, and the reason says so. What is there at the first look at a subscription is no sign: it
+may be of the past, told with that.
+
+A source that stands by is judged alike, by the trades of it that are left out. No history judges those, so
+one that comes again is no sign, nor is the first one of a stalled symbol: it may be of the past, told with
+the new subscription. An answer does not end its stall: another source delivers, and nothing hurries.
 
 What the answer to a question for missing trades brings is no sign of life either: the subscription did not.
 Nor is a trade that the history refuses. If some were refused since the newest admitted one, and not all at
@@ -25,7 +33,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from statistics import median
-from typing import Final
+from typing import Final, NamedTuple
 
 from attrs import Factory, define, field, frozen
 
@@ -50,9 +58,10 @@ _FAILED: Final = (5.0, 300.0)  # seconds before the next question after one that
 _RECONNECT: Final = (60.0, 3600.0)  # seconds between two new connections for a stall: at first, at most
 _LAGS: Final = 15  # samples
 _NEVER: Final = float("inf")
-NOT_ASKED: Final = "silent for long; the source cannot be asked for newer trades"
-NO_ANSWER: Final = "silent for long; the source did not answer whether it has newer trades"
-UNCLEAR: Final = "silent for long; what the source tells of its newest trade does not fit to ours"
+UNHEARD: Final = "whether its trades come is not known yet"
+NOT_ASKED: Final = "silent; the source cannot be asked for newer trades"
+NO_ANSWER: Final = "silent; the source did not answer whether it has newer trades"
+UNCLEAR: Final = "silent; what the source tells of its newest trade does not fit to ours"
 NEWER: Final = "the source has newer trades than it sends"
 
 
@@ -66,16 +75,28 @@ class Remedy(Enum):
 
 @frozen
 class Seen:
-    """What one look shows of a symbol. `ours`: its newest admitted trade of this source. `lag`: a new sample,
-    seconds. `is_answer`: it was brought by an answer, not by the stream. `lacks`: trades that are known to be
-    missing are being asked for. `refused`: so many trades were refused since `ours` came, from the
-    first to the last in so many seconds, and the last one for this."""
+    """What one look shows of a symbol. `ours`: its newest admitted trade of this source; while that stands
+    by, the last one that was left out. `lag`: a new sample, seconds. `is_answer`: it was brought by an
+    answer, not by the stream. `lacks`: trades that are known to be missing are being asked for. `refused`: so
+    many trades were refused since `ours` came, from the first to the last in so many seconds, and the last
+    one for this."""
 
     ours: Trade | None
     lag: float | None = None
     is_answer: bool = False
     lacks: bool = False
     refused: tuple[int, float, str] | None = None
+    stands_by: bool = False
+
+
+class Shown(NamedTuple):
+    """What of a pulse makes the state of its symbol. `refused`: see `Pulse`."""
+
+    grade: Grade
+    reason: str | None
+    refused: str | None
+    is_refilling: bool
+    is_gapped: bool
 
 
 @define(eq=False)
@@ -87,8 +108,8 @@ class Pulse:
     """
 
     cadence: Cadence = Factory(Cadence)
-    grade: Grade = Grade.LIVE  # LIVE, QUIET or STALLED
-    reason: str | None = None
+    grade: Grade = Grade.QUIET  # LIVE, QUIET or STALLED
+    reason: str | None = UNHEARD
     ours: Trade | None = None
     ask_at: float = _NEVER
     asked: int = 0  # questions in this silence
@@ -107,16 +128,22 @@ class Pulse:
     _known_at: float = 0.0
     _suspect: Newest | None = None  # newer than ours
     _proven_at: float = float("inf")
-    _left_out: Trade | None = None  # the last one that came while another source was preferred
+    _stands_by: bool = False
+    _may_be_past: bool = False  # the next trade: it may come with a new subscription
+
+    @property
+    def shown(self) -> Shown:
+        return Shown(self.grade, self.reason, self.refused, self.is_refilling, self.is_gapped)
 
     @property
     def stalled(self) -> str | None:
         """Why it is stalled; None: it is not."""
         return self.refused or (self.reason if self.grade is Grade.STALLED else None)
 
-    def begin(self, now: float, ours: Trade | None) -> None:
+    def begin(self, now: float, seen: Seen) -> None:
         """It is subscribed, perhaps anew: what came before proves nothing."""
-        self.ours, self._heard_at = ours, now
+        self.ours, self._heard_at = seen.ours, now
+        self._stands_by, self._may_be_past = seen.stands_by, True
         self._known = self._suspect = None
         self.asked = 0
         self.ask_at = now + (GRACE if self.grade is Grade.STALLED else self.cadence.patience)
@@ -125,29 +152,19 @@ class Pulse:
         """It is not subscribed any more, so its silence means nothing."""
         self.ask_at, self._known, self._suspect = _NEVER, None, None
         self.is_refilling = False
-        if self.grade is Grade.QUIET:
-            self._become(Grade.LIVE)
-
-    def stand_by(self, left_out: Trade | None) -> bool:
-        """Another source is preferred, and `left_out` is the last trade that came meanwhile. A stalled symbol
-        lives again when one more has come behind the first: that one may be of the past, told with the new
-        subscription. What was refused means nothing any more. Returns whether its state changes."""
-        before, self._left_out = self._left_out, left_out
-        lives = self.grade is Grade.STALLED and before is not None and left_out not in (None, before)
-        if lives:
-            self.stalls = 0
-            self._become(Grade.LIVE)
-        was_refused, self.refused = self.refused, None  # its numbers may be any when it is preferred again
-        return lives or was_refused is not None
+        self._be_quiet(UNHEARD)
 
     def look(self, now: float, seen: Seen) -> Remedy | None:
         """Returns what is to be done when a stall is proven."""
-        moved = seen.ours is not None and seen.ours is not self.ours
+        if seen.stands_by is not self._stands_by:
+            self._stands_by, self.ours = seen.stands_by, seen.ours  # other trades than before, none is new
         self.is_refilling = seen.lacks
         self.refused = _refusal(seen)
-        if moved and seen.ours is not None:
+        if seen.ours is not None and self._is_new(seen.ours):
+            is_sign = not seen.is_answer and not self._is_in_doubt
             self.ours, self._known, self._known_at = seen.ours, Newest.of(seen.ours), now
-            if not seen.is_answer:
+            self._may_be_past = False
+            if is_sign:
                 self._suspect = None
                 self._hear(now, seen.lag)
         if self._suspect is not None and now >= self._proven_at:
@@ -165,13 +182,13 @@ class Pulse:
             self._be_quiet(None)
             return None
         if self._known is None:
-            self._known, self._known_at = told, now
-            return self._since_before(told)
+            return self._since_before(told, now)
         compared = compare(told, self._known, now - self._known_at)
         if compared is Compared.NEWER:
             self._suspect, self._proven_at = told, now + GRACE
         elif compared is Compared.SAME:
-            self._become(Grade.QUIET)
+            if not (self._stands_by and self.grade is Grade.STALLED):
+                self._become(Grade.QUIET)
         else:
             self._be_quiet(UNCLEAR)
         return None
@@ -181,13 +198,26 @@ class Pulse:
         if self.ask_at != _NEVER:
             self._be_quiet(why)
 
-    def _since_before(self, told: Newest) -> Remedy | None:
+    def _since_before(self, told: Newest, now: float) -> Remedy | None:
         """The first answer since the subscription, beside the newest trade from before it."""
         before = None if self.ours is None else Newest.of(self.ours)
-        if before is not None and compare(told, before, _NEVER) is Compared.NEWER:
-            return Remedy.REFILL  # missed before the subscription, or since: the next answer shows which
-        self._be_quiet(None)
-        return None
+        compared = None if before is None else compare(told, before, _NEVER)
+        is_late = before is not None and compare(before, told, _NEVER) is Compared.NEWER
+        self._known, self._known_at = before if is_late else told, now
+        if compared is Compared.SAME:
+            self._be_quiet(None)
+        # What is newer was missed before the subscription, or since: the next answer shows which.
+        return Remedy.REFILL if compared is Compared.NEWER else None
+
+    def _is_new(self, trade: Trade) -> bool:
+        if trade is self.ours or self.ours is None or not self._stands_by:
+            return trade is not self.ours
+        return compare(Newest.of(trade), Newest.of(self.ours), _NEVER) is not Compared.SAME
+
+    @property
+    def _is_in_doubt(self) -> bool:
+        """Whether the next trade proves nothing."""
+        return self._may_be_past and self._stands_by and self.grade is Grade.STALLED
 
     def _hear(self, now: float, lag: float | None) -> None:
         if lag is not None:
@@ -199,7 +229,7 @@ class Pulse:
         self._become(Grade.LIVE)
 
     def _stall(self, now: float, told: Newest) -> Remedy:
-        self._suspect = self._left_out = None
+        self._suspect, self._may_be_past = None, True
         if self._known is None or compare(told, self._known, _NEVER) is Compared.NEWER:
             self._known, self._known_at = told, now
         self.stalls += 1
@@ -271,22 +301,21 @@ class Vitals:
             if (pulse := self.pulses.get(symbol)) is not None:
                 pulse.end()
 
-    def stood_by(self, symbol: str, left_out: Trade | None) -> bool:
-        """See `Pulse.stand_by`."""
-        pulse = self.pulses.get(symbol)
-        return pulse is not None and pulse.stand_by(left_out)
+    def pulse(self, symbol: str) -> Pulse:
+        """That of a subscribed symbol."""
+        if symbol not in self.pulses:
+            self.pulses[symbol] = Pulse()
+            self._begun.add(symbol)
+        return self.pulses[symbol]
 
     def look(self, symbol: str, now: float, seen: Seen, stall_after: float) -> Remedy | None:
         """Take one look at a subscribed symbol. Returns what is to be done for it."""
         self.began_at = now if self.began_at is None else self.began_at
-        pulse = self.pulses.get(symbol)
-        if pulse is None:
-            pulse = self.pulses[symbol] = Pulse()
-            self._begun.add(symbol)
+        pulse = self.pulse(symbol)
         pulse.cadence.fixed = stall_after
         if symbol in self._begun:
             self._begun.remove(symbol)
-            pulse.begin(now, seen.ours)
+            pulse.begin(now, seen)
             return None
         was_stalled = pulse.grade is Grade.STALLED
         remedy = pulse.look(now, seen)

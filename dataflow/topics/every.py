@@ -41,8 +41,8 @@ class EveryLog:
         self.places: dict[Topic, int] = {}
         self.fills: dict[Topic, int] = {}
         for symbol in symbols:
-            each = topic._replace(symbol=symbol)
-            log = self.log_of(each)
+            each = topic.of(symbol)
+            log = self._logs[each] = log_of(each)
             self.places[each], self.fills[each] = log.last, log.stream.filled
         self._coming: dict[Topic, int] = {}  # not announced yet, with the places at which they begin
         self._news: dict[Topic, None] = {}  # perhaps; the longest waiting first
@@ -54,7 +54,7 @@ class EveryLog:
 
     def touch(self, symbol: str) -> None:
         """There may be news of `symbol`."""
-        self._news[self.stream.topic._replace(symbol=symbol)] = None
+        self._news[self.stream.topic.of(symbol)] = None
 
     def touch_all(self) -> None:
         """There may be news of any symbol: nobody listened for a while."""
@@ -77,7 +77,7 @@ class EveryLog:
 
     def appear(self, symbols: Iterable[str]) -> bool:
         """These symbols exist. Returns whether one of them is new."""
-        topics = [self.stream.topic._replace(symbol=symbol) for symbol in symbols]
+        topics = [self.stream.topic.of(symbol) for symbol in symbols]
         new = [each for each in topics if each not in self.places and each not in self._coming]
         for topic in new:
             log = self.log_of(topic)

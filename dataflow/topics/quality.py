@@ -20,7 +20,7 @@ from dataflow.domain import Topic
 from dataflow.domain.quality import Grade, Quality
 from dataflow.domain.topic import QUALITY
 from dataflow.sources.state import REMOVED, SourceState
-from dataflow.sources.vitals import Pulse
+from dataflow.sources.vitals import UNHEARD, Pulse
 
 from .channel import Ground
 
@@ -45,27 +45,34 @@ def judge(source: SourceState, symbol: str, since: int, active: str | None = Non
     """
     status = source.status(symbol)
     grade, pulse = _GRADES[status], source.vitals.pulses.get(symbol)
-    reason = None
-    if grade is Grade.REJECTED:
+    reason, preferred = None, None if active in (None, source.name) else f"{active} is preferred"
+    if pulse is not None and status in ("live", "subscribing") and pulse.stalled is not None:
+        grade, reason = Grade.STALLED, _joined(pulse.stalled, preferred)  # also while it is subscribed anew
+    elif grade is Grade.REJECTED:
         reason = source.refusal(symbol)
     elif grade is Grade.LOST:
         reason = source.reason if status == "lost" else status
+    elif grade is Grade.LIVE:
+        grade, reason = _living(source, pulse)
+        if preferred is not None:
+            doubt = reason if grade is Grade.QUIET else None
+            grade, reason = Grade.STANDBY, _joined(preferred, doubt)
     missing, lag = figures(source, symbol)
-    if grade is Grade.LIVE and active not in (None, source.name):
-        grade, reason = Grade.STANDBY, f"{active} is preferred"
-    elif pulse is not None and status in ("live", "subscribing") and pulse.stalled is not None:
-        grade, reason = Grade.STALLED, pulse.stalled  # also while it is subscribed anew
-    elif grade is Grade.LIVE and source.is_deserted:
-        grade, reason = Grade.QUIET, DESERTED
-    elif pulse is not None and grade is Grade.LIVE:
-        grade, reason = _living(pulse)
     return Quality(symbol, source.name, grade, since, reason, missing, lag)
 
 
-def _living(pulse: Pulse) -> tuple[Grade, str | None]:
+def _living(source: SourceState, pulse: Pulse | None) -> tuple[Grade, str | None]:
+    if source.listens:  # nobody judges the silence of those who push to us
+        return (Grade.QUIET, DESERTED) if source.is_deserted else (Grade.LIVE, None)
+    if pulse is None:
+        return Grade.QUIET, UNHEARD
     if pulse.is_refilling:
         return Grade.REFILLING, REFILLING
     return (Grade.GAPPED, GAPPED) if pulse.is_gapped else (pulse.grade, pulse.reason)
+
+
+def _joined(*words: str | None) -> str:
+    return "; ".join(filter(None, words))
 
 
 def figures(source: SourceState, symbol: str) -> tuple[int | None, float | None]:

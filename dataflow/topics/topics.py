@@ -125,7 +125,7 @@ class Topics:
     def news(self, topic: Topic) -> None:
         """The log of `topic` has grown: wake its subscription, if there is one. For trades see `readers`."""
         self._wake(topic)
-        if (every := self._every.get(topic._replace(symbol=ANY))) is not None and topic.symbol != ANY:
+        if (every := self._every.get(topic.of(ANY))) is not None and topic.symbol != ANY:
             every.touch(topic.symbol)
             self._wake(every.stream.topic)
 

@@ -107,6 +107,7 @@ async def test_a_temporary_drop_resumes_without_a_hole() -> None:
         await gateway.update()
         await client.wait_until(lambda it: it.ledger.trades == 4)
         assert client.status()["findings"] == {}
+        await until(lambda: gateway.codes)  # the old connection, which may end later than the new one works
         assert gateway.codes == [1006]
 
 

@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from simulators import Exchange, Trade, blockchain_dialect, open_binance, open_blockchain
+from tests.support.waiting import until_deadline_within
 
 Connect = Callable[..., Any]
 Make = Callable[..., Trade]
@@ -159,15 +160,18 @@ async def test_a_wrong_mode_is_refused(mode: Any, told: str, connect: Connect) -
         assert len(exchange.connections) == 1
 
 
-async def test_an_announced_end_comes_later(connect: Connect, make: Make) -> None:
+async def test_an_announced_end_comes_later(connect: Connect, mock_clock: MockClock) -> None:
     """The exchange says it, goes on for so long, and takes new connections meanwhile."""
     async with open_binance() as exchange, connect(exchange.url) as old, trio.open_nursery() as nursery:
         await old.subscribe(exchange, "BTCUSDT")
-        nursery.start_soon(exchange.disconnect, "announce", 0.3)
+        nursery.start_soon(exchange.disconnect, "announce", 5.0)
         assert (await old.get())["e"] == "serverShutdown"
         await exchange.publish(Trade(1, "BTCUSDT", "buy", "1", "1", 1))
         assert (await old.get())["data"]["t"] == 1
         async with connect(exchange.url):
+            await exchange.wait_connected(2)
+            await until_deadline_within(5.0)
+            mock_clock.jump(5.0)
             assert await old.until_closed() == ([], 1001)
             assert len(exchange.connections) == 1
 

@@ -3,10 +3,12 @@
 A visit is a plain function, for playwright's simple interface. Its objects belong to one thread, so each browser has one,
 and visits come to it. Rules:
 
-1. A visit has a context of its own, and thereby cookies, cache and storage of its own.
+1. A visit has a context of its own, and thereby cookies, cache and storage of its own. It waits for what it expects as long
+   as a busy machine takes: `expect(...)` looks again, where one look would ask for luck.
 2. A browser that is free is taken; where none is free, one is started. Two visits at once have two.
-3. A visit that fails takes its browser with it, so a crash is the end of one test. One that hangs keeps its browser.
-4. Free browsers end with the process. One that hangs does so too: its thread is no reason to go on.
+3. `pytest --strain SEED` makes its pages late, at random: see `strain`.
+4. A visit that fails takes its browser with it, so a crash is the end of one test. One that hangs keeps its browser.
+5. Free browsers end with the process. One that hangs does so too: its thread is no reason to go on.
 """
 
 from __future__ import annotations
@@ -23,12 +25,15 @@ import pytest
 import trio
 from attrs import define, field
 from outcome import Error, Outcome, Value, capture
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.support import strain
 
 T = TypeVar("T")
 
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage")
 PATIENT = 10.0  # s; reached only by a browser that does not close
+WAIT = 60_000.0  # ms; reached only by a page that never shows what a visit waits for
 _FREE: list[_Driver] = []
 _OWN = threading.local()  # .driver: whose thread this is
 
@@ -52,6 +57,10 @@ async def browse(visit: Callable[[Page, Heard], T], **context: Any) -> T:
 
     def made(browser: Browser) -> T:
         with browser.new_context(**context) as fresh:
+            if strain.seed is not None:
+                fresh.add_init_script(strain.script())
+            fresh.set_default_timeout(WAIT)
+            expect.set_options(timeout=WAIT)
             page = fresh.new_page()
             heard = Heard()
             page.on("request", lambda request: heard.urls.append(request.url))

@@ -24,7 +24,7 @@ from dataflow.cli import main
 from tests.support.guide import GUIDE
 from tests.support.node import NODE
 
-PATIENCE = 200.0  # seconds for one process; reached only by one that hangs
+PATIENCE = 200.0  # seconds for one word of a process; reached only by one that hangs
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -38,10 +38,15 @@ class Running:
 
     def hear(self, until: str) -> re.Match[str]:
         """The next match of a pattern in what it says."""
-        while not (found := re.compile(until).search(self.said, self._after)):
-            line = self.process.stdout.readline()  # type: ignore[union-attr]
-            assert line, f"it ended without {until!r}:\n{self.said}"
-            self.said += line
+        patience = threading.Timer(PATIENCE, self.process.kill)
+        patience.start()
+        try:
+            while not (found := re.compile(until).search(self.said, self._after)):
+                line = self.process.stdout.readline()  # type: ignore[union-attr]
+                assert line, f"it ended without {until!r}:\n{self.said}"
+                self.said += line
+        finally:
+            patience.cancel()
         self._after = found.end()
         return found
 
@@ -133,14 +138,11 @@ class Reader:
                 stderr=subprocess.STDOUT,
                 text=True,
             )
-            patience = threading.Timer(PATIENCE, process.kill)
-            patience.start()
             try:
                 running = Running(process)
                 running.hear(until)
                 yield running
             finally:
-                patience.cancel()
                 process.terminate()
                 said.write(process.communicate()[0])
 

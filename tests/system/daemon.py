@@ -25,6 +25,7 @@ from dataflow.gateway.hall import Hall
 from dataflow.gateway.lobby import Lobby
 from dataflow.reactions import Reactions
 from dataflow.settings.schema import BackoffSettings, Gateway, Settings
+from dataflow.sources.lookout import Lookout
 from dataflow.sources.port import SourceSettings
 from supervisors import Event, Point, open_supervisor
 from tests.support.waiting import until
@@ -107,6 +108,11 @@ class Daemon:
         while not condition():
             await self._news.wait()
 
+    async def until_carried(self, *symbols: str) -> None:
+        """Returns when the daemon knows that a source carries each of them. The exchange knows it earlier."""
+        sources = self.core.sources.values()
+        await until(lambda: set().union(*(source.subscribed_symbols for source in sources)) >= {*symbols})
+
     @property
     def http(self) -> str:
         return str(self.root.find("gateway/http").value[0])
@@ -161,14 +167,22 @@ async def daemon(
 
 
 def http_client(url: str) -> httpx.AsyncClient:
-    """A client for plain HTTP. It loads no authorities: that takes as long as a whole test."""
-    return httpx.AsyncClient(base_url=url, verify=False)
+    """A client for plain HTTP. It loads no authorities: that takes as long as a whole test.
+
+    It waits for each answer as long as that takes: five seconds, its usual bound, say how busy the machine is.
+    """
+    return httpx.AsyncClient(base_url=url, verify=False, timeout=None)
 
 
 def from_binance(url: str, *symbols: str, **more: Any) -> dict[str, SourceSettings]:
     """Nothing is asked by HTTP, unless `refill_url` says where."""
     more.setdefault("refill_url", "")
     return {"binance": binance.Settings(connector="binance", url=url, symbols=symbols, **more)}
+
+
+async def look_away(_lookout: Lookout) -> None:
+    """Instead of `Lookout._look`: whether a trade came before the first look is a matter of luck."""
+    await trio.lowlevel.checkpoint()
 
 
 def from_blockchain(url: str, *symbols: str, **more: Any) -> dict[str, SourceSettings]:

@@ -113,7 +113,7 @@ async def stage(settings: Settings | None = None, **tables: Any) -> AsyncIterato
             sources=from_binance(exchange.url, SYMBOL, "ETH-USDT", eager=True), faces=faces, **tables
         ) as d,
     ):
-        await exchange.wait_subscribed(["BTCUSDT", "ETHUSDT"])
+        await d.until_carried(SYMBOL, "ETH-USDT")
         yield Stage(exchange, d)
 
 

@@ -72,7 +72,7 @@ async def stage(heartbeat: float = 10.0, signalling: bool = True, **tables: Any)
             **tables,
         ) as d,
     ):
-        await exchange.wait_subscribed(["BTCUSDT", "ETHUSDT"])
+        await d.until_carried(SYMBOL, "ETH-USDT")
         yield Stage(exchange, d)
 
 

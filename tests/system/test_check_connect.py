@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock
 
 from dataflow.cli import main
 from dataflow.cli.daemon import why_not_free
@@ -28,12 +29,13 @@ from simulators.exchanges.bitstamp import bitstamp_dialect
 from tests.dataflow.connectors.mappings import acme, settings
 from tests.support.acme import acme_dialect
 from tests.support.certificates import make_certificate
+from tests.support.waiting import until, until_deadline_within, until_delivered
 
 BTC = "BTC-USDT"
 
 
 def at(url: str, *symbols: str, **keys: Any) -> binance.Settings:
-    keys = {"refill_url": "http://127.0.0.1:9", "connect_within": 5.0, **keys}
+    keys = {"refill_url": "http://127.0.0.1:9", "connect_within": 60.0, **keys}
     return binance.Settings(connector="binance", url=url, symbols=symbols or (BTC,), **keys)
 
 
@@ -42,6 +44,19 @@ async def tried(within: float = 0.0, **sources: Any) -> list[Trial]:
     return await try_all(
         Settings(gateway=gateway, sources=sources), within, why_not_free, lambda _trial: None
     )
+
+
+@asynccontextmanager
+async def being_tried(within: float = 0.0, **sources: Any) -> AsyncIterator[list[Trial]]:
+    """The same while the block goes on. The list is filled at its end."""
+    trials: list[Trial] = []
+
+    async def run() -> None:
+        trials.extend(await tried(within, **sources))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        yield trials
 
 
 def steps(trial: Trial) -> dict[str, Step]:
@@ -55,19 +70,30 @@ def failures(trial: Trial) -> dict[str, str]:
 @asynccontextmanager
 async def trading(
     exchange: Exchange, seconds_ago: float = 0.0, symbol: str = "BTCUSDT"
-) -> AsyncIterator[None]:
-    """The exchange trades as soon as somebody is subscribed."""
+) -> AsyncIterator[trio.Event]:
+    """The exchange trades as soon as somebody is subscribed. The event tells that the trades have arrived."""
+    arrived = trio.Event()
 
     async def trade() -> None:
         await exchange.wait_subscribed([symbol])
         for number in range(1, 4):
             now = int((time.time() - seconds_ago) * 1e6)
             await exchange.publish(Trade(number, symbol, "buy", "61000.10", "0.5", now))
+        await until_arrived(exchange)
+        arrived.set()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trade)
-        yield
+        yield arrived
         nursery.cancel_scope.cancel()
+
+
+async def until_arrived(exchange: Exchange) -> None:
+    """Returns once all that the exchange has said so far was read."""
+    await exchange.drained()
+    for connection in exchange.connections:
+        assert isinstance(connection.stream, trio.SocketStream)
+        await until_delivered(connection.stream.socket)
 
 
 async def test_a_source_that_works() -> None:
@@ -121,14 +147,23 @@ async def test_each_failure_has_its_step_and_its_words() -> None:
     assert failures(wrong)["rest"].startswith("unreachable: cannot connect to 127.0.0.1:9")
 
 
-async def test_an_upstream_that_says_nothing_ends_in_time() -> None:
+async def test_an_upstream_that_says_nothing_ends_in_time(mock_clock: MockClock) -> None:
     """Whoever takes the connection and never answers costs `connect_within`, and no more."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        url = f"ws://127.0.0.1:{port}/stream"
-        with trio.fail_after(30):
-            (trial,) = await tried(silent=at(url, refill_url="", connect_within=0.1))
-            (asked,) = await tried(silent=at(url, transport="rest", refill_url="", connect_within=0.1))
+    (silent,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with silent:
+        url = f"ws://127.0.0.1:{silent.socket.getsockname()[1]}/stream"
+        source = at(url, refill_url="", connect_within=0.1)
+        async with (
+            being_tried(silent=source) as trials,
+            await silent.accept(),  # to try TCP
+            await silent.accept(),  # for the handshake
+        ):
+            await until_deadline_within(0.1)
+            mock_clock.jump(0.1)
+            await until(lambda: trials)
+        (asked,) = await tried(silent=attrs.evolve(source, transport="rest"))
+    assert trio.current_time() == pytest.approx(0.1)
+    (trial,) = trials
     assert "within 0.1 s" in failures(trial)["handshake"]
     assert "cannot be polled" in failures(asked)["rest"]
 
@@ -142,22 +177,34 @@ async def test_a_refused_symbol_is_named() -> None:
     assert steps(trial)["rest"].verdict is Verdict.NOTE
 
 
-async def test_a_mapping_that_does_not_fit_is_shown_what_came() -> None:
+async def test_a_mapping_that_does_not_fit_is_shown_what_came(mock_clock: MockClock) -> None:
     """Messages that were not understood, with an example: what an author of a mapping needs."""
     written = acme().replace('ok = true }, id = "id"', 'fine = true }, id = "id"')
     async with open_exchange(acme_dialect()) as exchange:
         source = attrs.evolve(settings(written), url=exchange.url, subscribe_within=0.2)
-        (trial,) = await tried(acme=source)
+        async with being_tried(acme=source) as trials:
+            await exchange.wait_subscribed(["BTC/USD", "ETH/USD"])
+            await until_arrived(exchange)
+            await until_deadline_within(0.2)
+            mock_clock.jump(0.2)
+    (trial,) = trials
     assert failures(trial)["subscription"] == "0 of 2 symbols; no answer for BTC-USD, ETH-USD"
     assert "no answer to the subscription" in failures(trial)["connection"]
     assert 'unknown_message (1): \'{"op": "sub"' in steps(trial)["messages"].words
 
 
-async def test_trades_that_are_not_understood_are_no_quiet_market() -> None:
+async def test_trades_that_are_not_understood_are_no_quiet_market(mock_clock: MockClock) -> None:
     """Who mapped a field wrongly shall look at the mapping, not wait for trades."""
     written = acme().replace('price = "px"', 'price = "no_such"')
-    async with open_exchange(acme_dialect()) as exchange, trading(exchange, symbol="BTC/USD"):
-        (trial,) = await tried(1.0, acme=attrs.evolve(settings(written), url=exchange.url))
+    async with (
+        open_exchange(acme_dialect()) as exchange,
+        trading(exchange, symbol="BTC/USD") as arrived,
+        being_tried(1.0, acme=attrs.evolve(settings(written), url=exchange.url)) as trials,
+    ):
+        await arrived.wait()
+        await until_deadline_within(1.0)
+        mock_clock.jump(1.0)
+    (trial,) = trials
     assert "missing_field" in steps(trial)["messages"].words
     assert steps(trial)["first trade"].words == "none in this time: what came was not understood"
 
@@ -215,9 +262,9 @@ async def test_certificates_are_told_in_days_and_distrusted_ones_with_the_reason
         serve = partial(trio.serve_ssl_over_tcp, hang_up, 0, context, host="127.0.0.1", https_compatible=True)
         (listener, *_) = await nursery.start(serve)
         url = f"wss://localhost:{listener.transport_listener.socket.getsockname()[1]}/stream"
-        (distrusted,) = await tried(binance=at(url, connect_within=1.0))
+        (distrusted,) = await tried(binance=at(url))
         monkeypatch.setenv("SSL_CERT_FILE", str(made.certificate))
-        (trusted,) = await tried(binance=at(url, connect_within=1.0))
+        (trusted,) = await tried(binance=at(url))
         nursery.cancel_scope.cancel()
     assert "self-signed certificate" in failures(distrusted)["tls"]
     assert "handshake" not in steps(distrusted)
@@ -239,7 +286,7 @@ def test_the_command_tells_everything_and_no_secret(
     )
 
     command = [sys.executable, "-m", "dataflow", "check", "--connect", "--within", "0", str(config)]
-    failed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    failed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert failed.returncode == 1
     assert "lost: ws://user:***@127.0.0.1:9/stream\n  ok      name" in failed.stdout
     assert main(["check", "--connect", "--json", "--within", "0", str(config)]) == 1

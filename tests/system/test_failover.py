@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import define, evolve
 
+from dataflow.domain.quality import Grade
 from dataflow.settings.schema import BackoffSettings, History, Mode, Symbol
+from dataflow.sources import health, lookout
 from dataflow.sources.port import SourceSettings
 from simulators import Exchange, Trade, open_binance
 from supervisors import Point, StartFailed
@@ -20,6 +23,13 @@ from tests.system.daemon import Client, Daemon, client, daemon, from_binance, ht
 from tests.system.test_sse import listening
 
 BTC = "BTC-USDT"
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The looks at the symbols come faster than in real life. The trades are of 1970: that costs no points."""
+    monkeypatch.setattr(lookout, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(health, "LAG_WORST", 1e12)
 
 
 def trade(id: int) -> Trade:
@@ -63,6 +73,13 @@ class Stage:
         for id in ids:
             await exchange.publish(trade(id))
         await until(lambda: counts[name] == before + len(ids))
+
+    async def lives(self, exchange: Exchange, name: str, id: int) -> None:
+        """Returns when it stands by, and is known to live: it has sent that trade."""
+        pulses = self.daemon.core.sources[name].vitals.pulses
+        await until(lambda: BTC in pulses and pulses[BTC].ask_at < inf)  # the first look is no proof
+        await self.left_out(exchange, name, id)
+        await until(lambda: pulses[BTC].grade is Grade.LIVE)
 
     async def switched(self, count: int) -> dict[str, Any]:
         """What was told of the switch with that number."""
@@ -127,6 +144,7 @@ async def test_when_the_active_source_dies_the_other_one_takes_over() -> None:
         await s.trades(s.two, 502, 503)
         await s.one.disconnect("accept")
         await until(lambda: s.daemon.core.sources["one"].status(BTC) == "live")
+        await s.lives(s.one, "one", 6)
         assert s.active == "two"
         await s.daemon.reload(evolve(s.daemon.hall.settings, symbols=failing_over(0.0)))
         back = await s.switched(2)
@@ -199,6 +217,7 @@ async def test_candles_go_on_over_a_switch() -> None:
     """A source that stands by is not waited for, and after a switch in good health the candle is complete."""
     async with stage() as s:
         await s.trades(s.one, 1)
+        await s.lives(s.two, "two", 2)
         await s.daemon.reload(evolve(s.daemon.hall.settings, symbols=failing_over(0.0, "two", "one")))
         assert (await s.switched(1))["to"] == "two"
         await s.trades(s.two, 3)
@@ -240,6 +259,7 @@ async def test_the_stream_goes_on_with_its_source_after_a_restart(tmp_path: Path
         await s.trades(s.two, 501)
     async with stage(history=history) as s:
         assert s.active == "two"
+        await s.lives(s.one, "one", 8)
         await s.daemon.reload(evolve(s.daemon.hall.settings, symbols=failing_over(0.0)))
         assert (await s.switched(1))["to"] == "one"
         await s.trades(s.one, 9)
@@ -288,6 +308,7 @@ async def test_operators_see_who_is_active_and_why() -> None:
     """The score with its parts, in `getSymbols`, `/api/v1` and the metrics; and how often it was switched."""
     async with stage() as s, http_client(s.daemon.http) as http:
         await s.trades(s.one, 1)
+        await s.lives(s.two, "two", 500)
         await s.one.disconnect("refuse")
         await s.switched(1)
         told = (await http.get(f"/api/v1/symbols/{BTC}")).json()["failover"]

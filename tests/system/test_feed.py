@@ -28,11 +28,12 @@ from dataflow.client import (
     connect,
 )
 from dataflow.settings.schema import Admission, Gateway
+from dataflow.sources.lookout import Lookout
 from simulators import Exchange, open_binance
 from simulators import Trade as Sent
 from tests.support.ports import own_port
 from tests.support.waiting import until
-from tests.system.daemon import Daemon, client, daemon, from_binance, http_client
+from tests.system.daemon import Daemon, client, daemon, from_binance, http_client, look_away
 from tests.system.following import BACKENDS, following, replayed
 from tests.system.process import Home
 
@@ -247,15 +248,16 @@ async def test_an_iterator_that_is_left_is_no_subscription_any_more() -> None:
         assert feed._link.made == 1, "no fault of the server was seen"
 
 
-async def test_candles_quality_and_what_can_be_asked() -> None:
+async def test_candles_quality_and_what_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of the other ways to get something out of a daemon, with all digits."""
+    monkeypatch.setattr(Lookout, "_look", look_away)
     async with stage() as (exchange, d), connect(d.url) as feed:
         candle = await anext(feed.candles(SYMBOL, "1m", snapshot=1))
         assert isinstance(candle, Candle)
         assert (candle.count, str(candle.close)) == (3, "3.50000000")
         state = await anext(feed.quality(SYMBOL))
         assert isinstance(state, Quality)
-        assert (state.source, state.state) == ("binance", "live")
+        assert (state.source, state.state) == ("binance", "quiet")
         assert [str(each.price) for each in await feed.recent(SYMBOL, 2)] == ["3.50000000", "2.50000000"]
         (symbol,) = await feed.symbols()
         assert (symbol["symbol"], str(symbol["lastPrice"])) == (SYMBOL, "3.50000000")

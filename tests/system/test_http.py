@@ -16,6 +16,7 @@ from trio.testing import MockClock
 from dataflow.settings.schema import Chaos, Gateway, Operator
 from simulators import open_binance
 from supervisors import Point
+from tests.support.waiting import until
 from tests.system.daemon import Daemon, client, daemon, from_binance, http_client
 
 STATES = {"idle", "starting", "running", "backoff", "stopping", "done"}
@@ -40,7 +41,7 @@ async def stage(**tables: Any) -> AsyncIterator[Stage]:
         daemon(sources=from_binance(exchange.url, "BTC-USDT", "ETH-USDT"), **tables) as d,
         http_client(d.http) as http,
     ):
-        await exchange.wait_connected()
+        await until(lambda: d.core.sources["binance"].link.value == "connected")
         yield Stage(d, http, exchange)
 
 

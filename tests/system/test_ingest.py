@@ -15,13 +15,14 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from dataflow.connectors import push
 from dataflow.domain import Gap, Trade
 from dataflow.faces.rest import ingest
 from dataflow.settings.schema import History, Operator
 from dataflow.sources.intake import BATCHES_AT_ONCE
-from tests.support.waiting import until
+from tests.support.waiting import until, until_deadline_within
 from tests.system.daemon import Daemon, client, daemon, from_binance, http_client
 
 PATH = "/api/v1/ingest/own"
@@ -294,15 +295,20 @@ async def test_what_came_before_a_disconnection_is_not_lost() -> None:
         assert ids == ["1", "2", "3", "4"]
 
 
-async def test_a_producer_that_stops_in_the_middle_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_producer_that_stops_in_the_middle_is_told(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What came before is taken, and the answer says so."""
-    monkeypatch.setattr(ingest, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(ingest, "BODY_SECONDS", 0.05)  # sooner than any other deadline
     async with daemon(sources=pushed()) as d:
         await opened(d)
         host, _, port = d.http.removeprefix("http://").rpartition(":")
         head = f"POST {PATH} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {LINES['Content-Type']}\r\n"
         async with await trio.open_tcp_stream(host, int(port)) as stream:
             await stream.send_all(f"{head}Content-Length: 9999\r\n\r\n{lines(trade(1))}\n".encode())
+            await until_admitted(d, 1)
+            await until_deadline_within(ingest.BODY_SECONDS)
+            mock_clock.jump(ingest.BODY_SECONDS)
             said = b""
             while b'"examples":' not in said:
                 said += await stream.receive_some()
@@ -347,7 +353,7 @@ async def test_a_large_push_arrives_whole() -> None:
             for at in range(0, count, 1000):
                 yield f"{lines(*(trade(n) for n in range(at, at + 1000)))}\n".encode()
 
-        answer = await http.post(PATH, content=body(), headers=LINES, timeout=60)
+        answer = await http.post(PATH, content=body(), headers=LINES)
         assert answer.json()["accepted"] == count
         places: Iterable[Any] = (await until_admitted(d, count))[-1000:]
         assert [each.trade_id for each in places] == [str(n) for n in range(count - 1000, count)]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from playwright.sync_api import expect
 
 from actors.session import Ending
 from dataflow.settings.schema import Gateway, History
@@ -144,6 +145,7 @@ def look(
     )
     cut()
     page.wait_for_function("window.wasAway && !document.body.classList.contains('away')")
+    expect(page.locator("#symbols td.number")).not_to_be_empty()
     price, tape = page.locator("#symbols td.number").inner_text(), page.locator("#tape li").all_inner_texts()
     complaints = list(heard.complaints)
     page.goto(f"{url.partition('=')[0]}=http://127.0.0.1:1")
@@ -180,6 +182,8 @@ async def test_the_example_resumes_after_a_restart_of_its_own(checkout: Path, tm
                     with trio.move_on_after(0.2):
                         found += await process.stdout.receive_some()
                 process.kill()
+                while more := await process.stdout.receive_some():  # it was said before the place was kept
+                    found += more
             return [line.split() for line in found.decode().splitlines()]
 
         first = await lines(5)

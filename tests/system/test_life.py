@@ -25,7 +25,6 @@ from tests.system.daemon import Client, Daemon, client, daemon, from_binance, ht
 
 BTC, ETH = "BTC-USDT", "ETH-USDT"
 BETWEEN = 0.002  # s between two trades of a market that goes on; less than between two looks
-PATIENT = 60_000  # ms: the bound of a wait in the browser
 LOOK_EVERY, GRACE, STALL_AFTER = 0.02, 0.1, 0.2
 
 
@@ -77,6 +76,12 @@ class Stage:
     async def told(self, *states: str, symbol: str = BTC) -> None:
         """Returns when the client was told of these states, in this order and perhaps with others between."""
         await self.client.until(lambda: _is_in(states, self.states(symbol)))
+
+    async def trades_until(self, *states: str, symbol: str = BTC) -> None:
+        """The symbol trades until the client was told of these states, in this order."""
+        while not _is_in(states, self.states(symbol)):
+            await self.trade(symbol)
+            await wait_all_tasks_blocked(BETWEEN)
 
     async def quality(self, symbol: str = BTC) -> dict[str, Any]:
         [found] = [each for each in await self.client.call("getSymbols") if each["symbol"] == symbol]
@@ -162,7 +167,7 @@ async def test_an_exchange_that_does_not_answer_proves_nothing() -> None:
     """The silence is told, with the reason that nobody knows better. The failure is counted."""
     async with stage() as s:
         s.exchange.fault("rest_error", times=None)
-        reason = "silent for long; the source did not answer whether it has newer trades"
+        reason = "silent; the source did not answer whether it has newer trades"
         await s.client.until(  # before the fault it may have been quiet by an answer
             lambda: ("quiet", reason) in [(q["state"], q["reason"]) for q in s.client.of("quality.update")]
         )
@@ -172,11 +177,11 @@ async def test_an_exchange_that_does_not_answer_proves_nothing() -> None:
 
 
 async def test_a_symbol_that_nobody_wants_is_idle_and_then_lost_until_it_is_subscribed() -> None:
-    """Connecting and subscribing are `lost`, with that reason."""
+    """Connecting and subscribing are `lost`, with that reason. It is not live before a trade has come."""
     async with stage(follow=False) as s:
         await until(lambda: [each.state for each in s.daemon.core.quality(BTC)] == ["idle"])
         await s.client.call("subscribe", symbol=BTC)
-        await s.told("lost", "live")
+        await s.trades_until("lost", "quiet", "live")
         reasons = [each["reason"] for each in s.client.of("quality.update") if each["state"] == "lost"]
         assert "subscribing" in reasons
 
@@ -187,9 +192,11 @@ async def test_a_refused_symbol_is_rejected_and_a_cut_connection_loses_all() -> 
         s.exchange.fault("refuse", symbol="BTCUSDT", times=None)
         await s.client.call("subscribe", symbol=[BTC, ETH])
         await s.told("rejected", symbol=BTC)
-        await s.told("live", symbol=ETH)
+        await s.trades_until("live", symbol=ETH)
         await s.exchange.disconnect("abrupt")
-        await s.told("live", "lost", "live", symbol=ETH)
+        await s.told("live", "lost", symbol=ETH)
+        await s.exchange.wait_subscribed(["ETHUSDT"])
+        await s.trades_until("live", "lost", "live", symbol=ETH)
 
 
 async def test_missed_trades_are_gapped_for_a_while() -> None:
@@ -219,9 +226,7 @@ async def test_missed_trades_that_are_asked_for_are_refilling() -> None:
         ready = (await http.get("/ready")).json()
         assert ready["degraded"] == ["binance: BTC-USDT refilling"]
         s.exchange.faults.withdraw()
-        while not _is_in(("refilling", "live"), s.states()):
-            await s.trade(BTC)
-            await wait_all_tasks_blocked(BETWEEN)
+        await s.trades_until("refilling", "live")
         assert (await s.quality())["missing"] == 0
         assert (await http.get("/ready")).json()["status"] == "ready"
 
@@ -238,16 +243,16 @@ async def test_the_page_shows_a_stall_and_its_end() -> None:
             cell, link = row.locator(".quality"), row.get_by_role("link")
             expect(cell).to_have_text(re.compile("live|quiet"))
             in_the_test(stalled.set)
-            expect(cell).to_have_text("stalled", timeout=PATIENT)
+            expect(cell).to_have_text("stalled")
             hint, notices = "", page.locator("#notices")
             while "stalled" not in hint:  # the state comes and goes; a hint tells that of the moment
                 page.mouse.move(0, 0)
                 link.hover()
                 hint = str(link.get_attribute("title"))
-            expect(notices).to_contain_text(f"binance has newer trades than it sends: {BTC}", timeout=PATIENT)
+            expect(notices).to_contain_text(f"binance has newer trades than it sends: {BTC}")
             in_the_test(cured.set)
-            expect(cell).not_to_have_text("stalled", timeout=PATIENT)
-            expect(notices).to_contain_text(f"binance sends again: {BTC}", timeout=PATIENT)
+            expect(cell).not_to_have_text("stalled")
+            expect(notices).to_contain_text(f"binance sends again: {BTC}")
             return hint, heard.complaints
 
         async def market() -> None:
@@ -287,21 +292,64 @@ async def test_the_quality_over_http() -> None:
         assert 'dataflow_source_symbols{source="binance",state="stalled"} 1.0' in metrics
 
 
-async def test_a_source_that_is_not_preferred_stands_by() -> None:
-    """All is well with it, and the state of the symbol is that of the other one."""
-    async with open_binance() as one, open_binance() as two:
-        settings = {
+async def test_a_symbol_that_is_mute_from_its_first_second_is_never_live() -> None:
+    """Nobody knows how it fares before the exchange is asked. That is told, and no reason not to be ready. The
+    answers show that it is stalled."""
+    async with stage(follow=False, stall_after=600.0) as s, http_client(s.daemon.http) as http:
+        await s.client.call("subscribe", symbol=[BTC, ETH])
+        await s.told("quiet", symbol=BTC)
+        await s.told("quiet", symbol=ETH)
+        assert (await s.quality())["sources"]["binance"][
+            "reason"
+        ] == "whether its trades come is not known yet"
+        assert (await http.get("/ready")).json()["status"] == "ready"
+    async with stage(follow=False) as s:
+        s.exchange.fault("mute", symbol="BTCUSDT", times=None)
+        await s.client.call("subscribe", symbol=[BTC, ETH])
+        await s.trades_until("stalled")
+        assert "live" not in s.states()
+
+
+async def test_a_source_that_stands_by_is_judged_before_it_is_needed() -> None:
+    """Well, it is `standby`, and the state of the symbol is that of the active source. Mute, it is found stalled,
+    told everywhere, and not taken when the active one is lost: another one is."""
+    async with open_binance() as one, open_binance() as two, open_binance() as three:
+        sources = {
             name: from_binance(exchange.url, BTC, refill_url=exchange.rest_url, stall_after=STALL_AFTER)[
                 "binance"
             ]
-            for name, exchange in (("one", one), ("two", two))
+            for name, exchange in (("one", one), ("two", two), ("three", three))
         }
-        symbols = {BTC: Symbol(sources=("one", "two"), mode=Mode.FAILOVER)}
-        async with daemon(sources=settings, symbols=symbols) as d, client(d.url) as listener:
+        symbols = {BTC: Symbol(sources=("one", "two", "three"), mode=Mode.FAILOVER)}
+        async with (
+            daemon(sources=sources, symbols=symbols) as d,
+            client(d.url) as listener,
+            http_client(d.http) as http,
+        ):
+
+            def told(name: str) -> tuple[str, str | None]:
+                [found] = [each for each in d.core.quality(BTC) if each.source == name]
+                return found.state.value, found.reason
+
             await listener.call("subscribe", symbol=BTC)
-            await listener.call("subscribe", symbol=BTC, channel="quality")
-            await two.wait_subscribed(["BTCUSDT"])
-            await until(lambda: {q.source: q.state for q in d.core.quality(BTC)}["two"] == "standby")
+            await until(lambda: told("two") == ("standby", "one is preferred"))  # its exchange was asked
             [symbol] = await listener.call("getSymbols")
             assert symbol["quality"]["state"] in ("live", "quiet")
-            assert symbol["quality"]["sources"]["two"]["reason"] == "one is preferred"
+            two.fault("mute", symbol="BTCUSDT", times=None)
+            made = 0
+            while told("two")[0] != "stalled":
+                made += 1
+                at = two.now_us()
+                await two.publish(
+                    Trade(made, symbol="BTCUSDT", side="sell", price="2.50", qty="0.5", timestamp_us=at)
+                )
+                await wait_all_tasks_blocked(BETWEEN)
+            assert told("two")[1] == "the source has newer trades than it sends; one is preferred"
+            assert (await http.get("/ready")).json()["degraded"] == ["two: BTC-USDT stalled"]
+            assert (await http.get("/api/v1/sources/two")).json()["quality"]["states"] == {"stalled": 1}
+            metrics = (await http.get("/metrics")).text
+            assert 'dataflow_source_symbols{source="two",state="stalled"} 1.0' in metrics
+            assert 'dataflow_lookout_stalls_total{source="two"}' in metrics
+            await one.disconnect("refuse")
+            await until(lambda: d.core.active(BTC) != "one")
+            assert d.core.active(BTC) == "three"

@@ -197,7 +197,7 @@ async def test_nothing_is_sent_before_the_next_trade() -> None:
                 await s.publish("3.00000000")
                 await until(lambda: second.heard and len(first.heard) == 3)
                 assert second.of("BTCUSDT") == ["3.00000000"]
-        await until(lambda: s.followers() == 0)
+        await until(lambda: s.followers() == 0 and not s.exchange.subscribed)
         async with listening(s) as third:
             await s.exchange.wait_subscribed(["BTCUSDT"])
             await s.publish("4.00000000")
@@ -408,7 +408,7 @@ async def test_a_hundred_clients_leave_nothing_behind() -> None:
                         assert (await stream.receive_some()).startswith(answer)
         await until(lambda: not len(s.daemon.lobby.clients))
         await until(lambda: not s.daemon.core.topics.open_topics)
-        assert s.daemon.core.sources["binance"].interest.topics == set()
+        await until(lambda: s.daemon.core.sources["binance"].interest.topics == set())
         await until(lambda: living() <= tasks)
         assert s.daemon.crashes() == []
 
@@ -456,7 +456,7 @@ async def test_an_instrument_that_is_configured_later_belongs_to_all() -> None:
             await s.publish("1.00000000")
             await until(lambda: every.heard and one.heard)
             await reload("ETH-USDT")
-            await s.exchange.wait_subscribed(["ETHUSDT"])
+            await until(lambda: s.exchange.subscribed == {"ETHUSDT"})
             assert (await http.get("/Instruments")).text == '["ETHUSDT"]\n'
             assert (await http.get("/Instruments/BTCUSDT/price")).status_code == 404
             await s.publish("2.00000000", "ETHUSDT")

@@ -127,7 +127,10 @@ async def test_a_source_that_is_removed_parts_and_its_clients_are_told() -> None
 
 
 async def test_the_page_follows_the_symbols() -> None:
-    """One that nobody brings any more leaves it, and comes back with its source; without a reload of the page."""
+    """One that nobody brings any more leaves it, and comes back with its source; without a reload of the page.
+
+    Under a pointer its row stays, and comes back at the end: no other row moves.
+    """
     async with followed() as (d, first, second, _):
         configured = with_sources(d, one=binance(first, BTC), two=binance(second, ETH))
         await d.reload(configured)
@@ -137,10 +140,17 @@ async def test_the_page_follows_the_symbols() -> None:
             page.goto(d.http)
             rows, notices = page.locator("table.symbols tbody th"), page.locator("#notices")
             expect(rows).to_have_text([BTC, ETH])
+            rows.last.hover()
             in_the_test(d.reload, without)
-            expect(rows).to_have_text([ETH])
             expect(notices).to_contain_text(f"gone are {BTC}")
+            expect(page.locator(".note")).to_contain_text("1 change waits until the pointer leaves")
+            expect(rows).to_have_text([BTC, ETH])
+            page.mouse.move(5, 5)
+            expect(rows).to_have_text([ETH])
+            rows.last.hover()
             in_the_test(d.reload, configured)
+            expect(rows).to_have_text([ETH, BTC])
+            page.mouse.move(5, 5)
             expect(rows).to_have_text([BTC, ETH])
             expect(page.locator("table.symbols tbody tr", has_text=BTC).locator(".source")).to_have_text(
                 "one"
@@ -214,7 +224,7 @@ async def test_quality_tells_that_a_source_has_left() -> None:
         await second.wait_subscribed(["BTCUSDT"])
         gone = [each for each in listener.of("quality.update") if each["source"] == "one"]
         assert (gone[-1]["state"], gone[-1]["reason"]) == ("lost", "removed from the configuration")
-        await listener.until(lambda: listener.of("quality.update")[-1]["state"] == "live")
+        await listener.until(lambda: listener.of("quality.update")[-1]["state"] == "quiet")
         (symbol,) = await listener.call("getSymbols")
         assert list(symbol["quality"]["sources"]) == ["two"]
 

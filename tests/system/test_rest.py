@@ -432,6 +432,7 @@ async def test_the_head_of_a_download() -> None:
 async def test_symbols_are_those_of_json_rpc() -> None:
     """All of them, and one by its name."""
     async with stage([trade(1)]) as s, client(s.daemon.url) as rpc:
+        await s.daemon.until_carried(*SYMBOLS.values())
         symbols = await s.get("/api/v1/symbols")
         assert symbols == await rpc.call("getSymbols")
         assert symbols[0] == await s.get(f"/api/v1/symbols/{symbols[0]['symbol']}")

@@ -14,8 +14,10 @@ from attrs import define
 from trio_websocket import ConnectionClosed
 
 from dataflow.settings.schema import Cache, Gateway, Session
+from dataflow.sources.lookout import Lookout
+from dataflow.sources.vitals import UNHEARD
 from simulators import Exchange, Trade, open_binance
-from tests.system.daemon import Client, Daemon, client, connection, daemon, from_binance
+from tests.system.daemon import Client, Daemon, client, connection, daemon, from_binance, look_away
 
 
 @define
@@ -38,6 +40,12 @@ class Stage:
             await trio.lowlevel.checkpoint()
 
 
+@pytest.fixture(autouse=True)
+def _unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks at the symbols, so how they fare depends on no moment."""
+    monkeypatch.setattr(Lookout, "_look", look_away)
+
+
 @asynccontextmanager
 async def stage(**tables: Any) -> AsyncIterator[Stage]:
     async with (
@@ -45,16 +53,16 @@ async def stage(**tables: Any) -> AsyncIterator[Stage]:
         daemon(sources=from_binance(exchange.url, "BTC-USDT", "ETH-USDT", eager=True), **tables) as d,
         client(d.url) as listener,
     ):
-        await exchange.wait_subscribed(["BTCUSDT", "ETHUSDT"])
+        await d.until_carried("BTC-USDT", "ETH-USDT")
         yield Stage(exchange, d, listener)
 
 
-def live(source: str, answer: dict[str, Any]) -> dict[str, Any]:
-    """The quality of a symbol with one live source; the moment is taken from the answer."""
+def unheard(source: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """The quality of a symbol that is subscribed at one source; the moment is taken from the answer."""
     since = answer["quality"]["since"]
     assert since.endswith("Z")
-    state = {"state": "live", "since": since, "missing": None, "lag": None}
-    return {**state, "sources": {source: {**state, "reason": None}}}
+    state = {"state": "quiet", "since": since, "missing": None, "lag": None}
+    return {**state, "sources": {source: {**state, "reason": UNHEARD}}}
 
 
 def ids(trades: list[dict[str, Any]]) -> list[int]:
@@ -71,7 +79,7 @@ async def test_a_trade_as_a_client_sees_it() -> None:
             "event": "subscribed",
             "epoch": s.daemon.core.epoch,
             "offset": 0,
-            "quality": live("binance", answer),
+            "quality": unheard("binance", answer),
         }
         await s.publish(1, 1)
         await s.client.until(lambda: s.client.trades())
@@ -238,7 +246,7 @@ async def test_symbols_and_status() -> None:
             "lastPrice": Decimal("2.10"),
             "lastTimestamp": "2023-11-14T22:13:20.000000Z",
             "offset": 2,
-            "quality": live("binance", btc),
+            "quality": unheard("binance", btc),
         }
         assert (eth["lastPrice"], eth["lastTimestamp"], eth["lastAge"]) == (None, None, None)
         assert (eth["offset"], eth["rate"]) == (0, 0)

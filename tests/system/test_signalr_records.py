@@ -13,6 +13,7 @@ from attrs import define, field
 from actors.outbox import SlowClient
 from dataflow import plugs
 from dataflow.faces.signalr import Settings, endpoint
+from dataflow.server.polling_wire import PollingWire
 from dataflow.server.response_wire import InboxFull, ResponseWire
 from dataflow.settings.schema import Gateway, Limits, Session
 from tests.dataflow.faces.signalr.test_protocol import packed, unpacked
@@ -74,6 +75,14 @@ async def polls(http: httpx.AsyncClient) -> Polls:
     assert (first.status_code, first.content) == (200, b"")
     assert first.headers["content-type"].startswith("text/plain")
     return made
+
+
+def wire_of(s: Stage, polled: Polls) -> PollingWire:
+    """The daemon's end of a client that polls."""
+    hub = s.seats.client(polled.path.partition("=")[2])
+    assert hub is not None
+    assert isinstance(hub.wire, PollingWire)
+    return hub.wire
 
 
 @define
@@ -600,10 +609,9 @@ class TestLongPolling:
             polled = await polls(http)
             await polled.say(HANDSHAKE)
             await polled.poll()
-            (hub,) = [s.seats.client(polled.path.partition("=")[2])]
-            assert hub is not None
+            wire = wire_of(s, polled)
             nursery.start_soon(polled.poll)
-            await until(lambda: hub.wire.polled)
+            await until(lambda: wire.polled)
             nursery.start_soon(polled.poll)
             await until(lambda: len(polled.answers) == 3)
             assert polled.answers[2].status_code == 204
@@ -615,13 +623,20 @@ class TestLongPolling:
     async def test_a_client_that_stops_asking_is_gone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """After 15 s, whether a poll of its was cut off or none came."""
         assert endpoint.GONE_AFTER == 15
-        monkeypatch.setattr(endpoint, "GONE_AFTER", 0.05)
         async with stage() as s, http_client(s.daemon.http) as http:
+            with monkeypatch.context() as patched:
+                patched.setattr(endpoint, "GONE_AFTER", 0.05)
+                silent = await polls(http)
+            await until(lambda: s.hubs == 0 and len(s.seats) == 0)
+            assert refused(await http.get(silent.path), 404)
             polled = await polls(http)
             await polled.say(HANDSHAKE + invocation(SUBSCRIBE))
-            await polled.poll()
-            with trio.move_on_after(0.2):
-                await polled.keep_polling()
+            wire = wire_of(s, polled)  # not the hub: its id is known for as long as anybody keeps it
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(polled.keep_polling)
+                await until(lambda: len(polled.records) == 3 and wire.polled)
+                wire._gone_after = 0.05
+                nursery.cancel_scope.cancel()
             await until(lambda: s.hubs == 0 and s.listeners == 0 and len(s.seats) == 0)
             assert refused(await polled.http.get(polled.path), 404)
 

@@ -53,11 +53,14 @@ class Stage:
 
 @asynccontextmanager
 async def stage(**tables: Any) -> AsyncIterator[Stage]:
+    """No silence is so long that it changes the reason of a quality."""
     async with (
         open_binance() as exchange,
-        daemon(sources=from_binance(exchange.url, SYMBOL, "ETH-USDT", eager=True), **tables) as d,
+        daemon(
+            sources=from_binance(exchange.url, SYMBOL, "ETH-USDT", eager=True, stall_after=600.0), **tables
+        ) as d,
     ):
-        await exchange.wait_subscribed(["BTCUSDT", "ETHUSDT"])
+        await d.until_carried(SYMBOL, "ETH-USDT")
         yield Stage(exchange, d)
 
 
@@ -272,12 +275,12 @@ async def test_quality_comes_by_the_same_way() -> None:
     """First how the symbol fares at each source, then every change; it is no interest in the symbol."""
     async with stage() as s, listening(s, f"{PATH}?channel=quality") as listener:
         await until(lambda: listener.events)
-        assert [(q["source"], q["state"]) for q in listener.of("quality")] == [("binance", "live")]
+        assert [(q["source"], q["state"]) for q in listener.of("quality")] == [("binance", "quiet")]
         await s.exchange.disconnect("graceful")
         await until(lambda: len(listener.of("quality")) >= 3)
         states = [quality["state"] for quality in listener.of("quality")]
-        assert states[:2] == ["live", "lost"]
-        await until(lambda: listener.of("quality")[-1]["state"] == "live")
+        assert states[:2] == ["quiet", "lost"]
+        await until(lambda: listener.of("quality")[-1]["state"] == "quiet")
         assert s.listeners == 0
 
 

@@ -25,7 +25,7 @@ from ..ends import Mistake, wrong
 from ..progress import progress, waiting
 from . import exporting, importing
 from .listing import as_json, counted, told
-from .places import copies, lines, named, reading, writing
+from .places import copies, in_files, lines, named, reading, writing
 
 Directory: TypeAlias = Annotated[
     Path | None,
@@ -221,17 +221,17 @@ def restore(source: Path, /, *, directory: Directory = None, dsn: Dsn = None, co
     source
         A directory that `dataflow history backup` has made.
     """
-    keys = named(config, directory, dsn)
-    if keys.store != "sqlite":
+    place = named(config, directory, dsn)
+    if place.keys.store != "sqlite":
         raise Mistake("only a history in files can be restored: use pg_restore for PostgreSQL")
-    with reading(named(None, source, None)) as (store, contents):
+    with reading(in_files(source, str(source))) as (store, contents):
         with waiting("checking the backup"):
             damage = [*contents.damage, *store.verify()]
         if damage:
             raise Mistake("\n".join([*damage, f"{source} is damaged: nothing was restored"]))
         with progress("copying", sum(day.size for day in store.days())) as tell, lines():
-            copies(store, "restore", "pg_restore")(Path(keys.directory), tell)
-        print(f"restored {counted(len(store.days()), 'day')} in {keys.directory}", file=sys.stderr)
+            copies(store, "restore", "pg_restore")(Path(place.keys.directory), tell)
+        print(f"restored {counted(len(store.days()), 'day')} in {place.keys.directory}", file=sys.stderr)
 
 
 def import_(
@@ -263,9 +263,9 @@ def import_(
     """
     if not files:
         raise Mistake("import needs a file, such as `dataflow history import trades.csv`")
-    keys = named(config, directory, dsn)
-    origins = importing.origins([str(file) for file in files], source, symbol, names or {}, keys)
-    with lines(), writing(keys) as (store, contents):
+    place = named(config, directory, dsn)
+    origins = importing.origins([str(file) for file in files], source, symbol, names or {}, place.keys)
+    with lines(), writing(place) as (store, contents):
         print(importing.run(origins, store, contents), file=sys.stderr)
 
 

@@ -35,7 +35,7 @@ from dataflow.settings.schema import History
 
 from ..ends import Mistake
 from ..progress import progress
-from .places import reading
+from .places import Place, in_files, in_postgres, reading
 
 Names: TypeAlias = Annotated[
     dict[str, str] | None,
@@ -102,11 +102,11 @@ def origins(
     for name in files:
         path = Path(name)
         if name.startswith(("postgresql://", "postgres://")):
-            found.append(_another(name, History(store="postgres", dsn=name), given))
+            found.append(_another(name, in_postgres(name, name), given))
         elif path.is_dir():
             if into.store == "sqlite" and path.resolve() == Path(into.directory).resolve():
                 raise Mistake(f"{name} is the history that is written to")
-            found.append(_another(name, History(directory=name), given))
+            found.append(_another(name, in_files(path, name), given))
         elif path.is_file():
             found.append(Origin(name, lambda path=path: _lines(path, given), True))  # type: ignore[misc]
         else:
@@ -277,9 +277,9 @@ class _Known:
 # -- another history -----------------------------------------------------------------------------------
 
 
-def _another(name: str, keys: History, given: _Given) -> Origin:
+def _another(name: str, place: Place, given: _Given) -> Origin:
     def read() -> Iterator[tuple[int, Item]]:
-        with reading(keys) as (store, contents):
+        with reading(place) as (store, contents):
             for symbol, stream in contents.streams.items():
                 here = given.names.get(symbol, symbol)
                 at = stream.first - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ async def test_a_rewind_that_is_not_told_is_found_out(monkeypatch: pytest.Monkey
         "from dataflow.cache import history",
         "history.shared = lambda epochs: {epoch: 1 << 60 for epoch, _ in epochs}",
         "import os",
-        "os.environ['DATAFLOW__HISTORY__INTERVAL'] = '1.0'",  # so that there surely is something to take back
+        "os.environ['DATAFLOW__HISTORY__INTERVAL'] = '60'",  # so that there surely is something to take back
     )
     lives = await outlive(ONE)
     assert lives.untold
@@ -51,7 +52,14 @@ async def test_a_rewind_that_is_not_told_is_found_out(monkeypatch: pytest.Monkey
 
 async def test_a_daemon_that_does_not_start_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rehearsal comes to its end and tells what the daemon said."""
-    # A shell, for it has said that long before the waits are over, however slow the machine is.
+    start = deaths._Daemon.start
+
+    async def started_and_ended(self: Any) -> None:
+        await start(self)
+        assert self.process is not None
+        await self.process.wait()  # however slow the machine is, it has said that before the waits begin
+
+    monkeypatch.setattr(deaths._Daemon, "start", started_and_ended)
     monkeypatch.setattr(deaths, "COMMAND", ("sh", "-c", "echo no memory >&2; exit 1"))
     monkeypatch.setattr(deaths, "SERVED_WITHIN", 0.1)
     lives = await outlive(Deaths(2, deaths=1, seconds=0.01, clients=2))

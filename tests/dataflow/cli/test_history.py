@@ -404,3 +404,24 @@ def test_the_history_is_found_like_the_daemon_finds_it(
     assert (code, err.count("\n"), "see --directory" in err) == (1, 1, True)
     code, _, err = history("list", "-d", tmp_path / "nowhere")
     assert (code, err.count("\n")) == (1, 1)
+
+
+def test_a_mistake_names_what_the_user_wrote(
+    history: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The option, the folder, the file or the variable; and the key only where it stands in one of these."""
+    gone, into = tmp_path / "gone", tmp_path / "into"
+    gone.mkdir()
+    told = f"there is no history in {gone}\n"
+    assert history("list", "-d", gone)[2] == f"--directory: {told}"
+    assert history("restore", gone, "-d", into)[2] == f"{gone}: {told}"
+    assert history("import", gone, "-d", into)[2] == f"{gone}: {told}"
+    (tmp_path / "file").touch()
+    text = f"--directory: {tmp_path / 'file'} is a file, and must be a folder\n"
+    assert history("import", REAL, "--source", "x", *NAMES, "-d", tmp_path / "file")[2] == text
+    assert history("list", "--dsn", "no address")[2].startswith("--dsn: this is no address of a database")
+    (tmp_path / "mine.toml").write_text(f'[history]\ndirectory = "{gone}"\n')
+    said = history("list", "--config", tmp_path / "mine.toml")[2]
+    assert said == f"{tmp_path / 'mine.toml'}: [history] directory: {told}"
+    monkeypatch.setenv("DATAFLOW__HISTORY__DIRECTORY", str(gone))
+    assert history("list")[2] == f"DATAFLOW__HISTORY__DIRECTORY: [history] directory: {told}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -13,7 +14,8 @@ from rich.console import Console
 
 from dataflow.cli import main
 from dataflow.cli.ends import Failure, Mistake
-from dataflow.cli.status import FEW, draw
+from dataflow.cli.status import FEW, Answers, draw
+from tests.dataflow.cli.prepared import Daemon
 
 DAEMON = {
     "uptime": 3723.5,
@@ -111,6 +113,7 @@ def drawn(
     outbox: dict[str, Any] | None = None,
     coloured: bool = False,
     daemon: dict[str, Any] = DAEMON,
+    missing: Sequence[str] = (),
     width: int = 150,
     height: int | None = None,
     **options: Any,
@@ -124,7 +127,9 @@ def drawn(
         _environ={},
     )
     told = daemon | ({} if outbox is None else {"outbox": outbox})
-    console.print(attrs.evolve(draw(tree, ready, "http://x:1", told, **options), height=height))
+    console.print(
+        attrs.evolve(draw(Answers(tree, ready, told, missing), "http://x:1", **options), height=height)
+    )
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
@@ -162,7 +167,7 @@ class TestDrawing:
             },
         }
         ready = {"status": "ready"}
-        picture = draw(node(""), ready, "http://x:1", DAEMON | {"failover": {"A-B": told}})
+        picture = draw(Answers(node(""), ready, DAEMON | {"failover": {"A-B": told}}), "http://x:1")
         assert str(picture.head).splitlines()[2:] == [
             "A-B from two for 1 min 3 s, 1 switch; one 0 (lost, connection 0, quality 0); two 100 (live)"
         ]
@@ -271,6 +276,16 @@ class TestDrawing:
             "up 5 s, 1 session, \N{EN DASH} trades/s in, \N{EN DASH} entries/s out, CPU \N{EN DASH}, memory \N{EN DASH}, loop lag 2.5 s"
         )
 
+    def test_an_older_daemon(self) -> None:
+        """What it lacks is named, and all else is drawn."""
+        lines = drawn(TREE, missing=["/api/v1/status", "/api/v1/clients"], daemon={})
+        assert lines[:2] == [
+            "dataflow http://x:1  degraded: sources/binance",
+            "an older version: it does not have /api/v1/status, /api/v1/clients",
+        ]
+        assert lines[2:] == [line for line in drawn(TREE) if line[0] in "├│└ "]
+        assert drawn(TREE, ready={}, missing=["/ready"])[0] == "dataflow http://x:1  \N{EN DASH}"
+
     def test_one_restart(self) -> None:
         """In the singular."""
         assert drawn(node("", node("a", restarts=1)))[-1].endswith("  1 restart")
@@ -342,7 +357,7 @@ class TestCommand:
         answers(TREE)
         assert main(["status", "--json", "--url", "http://x:1"]) == 0
         told = json.loads(capsys.readouterr().out)
-        assert told == TREE | {"ready": READY, "daemon": DAEMON | {"outbox": OUTBOX}}
+        assert told == TREE | {"ready": READY, "daemon": DAEMON | {"outbox": OUTBOX}, "missing": []}
 
     def test_watch_json(self, answers: Any, capsys: pytest.CaptureFixture[str]) -> None:
         """--watch --json prints one tree per line until it is interrupted."""
@@ -358,9 +373,14 @@ class TestCommand:
         assert main(["status", "--watch"]) == 0
         assert len([line for line in asked if line.endswith("/actors")]) == 5
         lines = capsys.readouterr().out.splitlines()
-        told = [line.split()[-2:] for line in lines if "answer" in line or line.startswith("dataflow")]
-        head = ["degraded:", "sources/binance"]
-        assert told == [head, ["nothing", "answers"], ["not", "answer"], head]
+        told = [line for line in lines if "answer" in line or line.startswith("dataflow")]
+        head = "dataflow http://127.0.0.1:8080  degraded: sources/binance"
+        assert (told[0], told[-1]) == (head, head)
+        since = [
+            re.fullmatch(r"since (\S+Z): (nothing answers|does not answer)", line) for line in told[1:-1]
+        ]
+        assert [match and match[2] for match in since] == ["nothing answers", "does not answer"]
+        assert len({match and match[1] for match in since}) == 1, "the first question without an answer"
 
     def test_watch_on_a_terminal(self, answers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """A terminal is redrawn on its alternate screen, which is left at the end."""
@@ -390,3 +410,55 @@ class TestCommand:
         answers(Mistake("nothing answers"))
         assert main(["status", "--watch"]) == 1
         assert capsys.readouterr().err == "dataflow: nothing answers\n"
+
+
+@pytest.fixture
+def told(daemon: Daemon) -> Daemon:
+    """A daemon with all that `status` asks for."""
+    answers = {"/ready": READY, "/api/v1/status": DAEMON, "/api/v1/clients?limit=1": {}, "/actors": TREE}
+    daemon.answers.update(
+        {("GET", path): (200, json.dumps(answer).encode()) for path, answer in answers.items()}
+    )
+    return daemon
+
+
+class TestDaemon:
+    @pytest.mark.parametrize("lacks", [b'{"detail": "no such path"}', b"<html>Not Found</html>", b""])
+    def test_an_older_one(self, told: Daemon, capsys: pytest.CaptureFixture[str], lacks: bytes) -> None:
+        """It is shown as far as it tells. Programs find in `missing` what it does not have."""
+        for path in ("/api/v1/status", "/api/v1/clients?limit=1"):
+            told.answers["GET", path] = 404, lacks
+        assert main(["status", "--url", told.url]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[1:3] == [
+            "an older version: it does not have /api/v1/status, /api/v1/clients",
+            "├── cache  running 1 min 3 s",
+        ]
+        assert main(["status", "--json", "--url", told.url]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["missing"] == ["/api/v1/status", "/api/v1/clients"]
+        assert answer["children"] == TREE["children"]
+
+    def test_none(self, daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+        """What has none of it is no daemon."""
+        assert main(["status", "--url", daemon.url]) == 1
+        assert capsys.readouterr().err == f"dataflow: {daemon.url} answers, but is not a dataflow daemon\n"
+
+    def test_one_that_hangs(self, told: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+        """That is said while it hangs, and it is drawn again when it goes on."""
+        text = io.StringIO()
+        monkeypatch.setattr("dataflow.cli.status.Console", lambda: Console(file=text, width=100, _environ={}))
+        monkeypatch.setattr("dataflow.cli.watching.PATIENCE", 0.05)
+
+        def between_two_looks(_seconds: float) -> None:
+            if "no answer" not in text.getvalue():
+                told.goes_on.clear()
+            else:
+                told.goes_on.set()
+            if text.getvalue().count("shard-0") == 2:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr("time.sleep", between_two_looks)
+        assert main(["status", "--watch", "--url", told.url]) == 0
+        before, after = re.split(r"(?:since \S+Z: .*\n)+", text.getvalue())
+        assert before == after

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,8 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 
 from dataflow.cli.ends import Failure, Mistake
 from dataflow.cli.tail import Raw, Screen, Tail, follow, refusal
-from dataflow.client import Refused, Topic, Trade
+from dataflow.client import Quality, Refused, Subscribed, Topic, Trade
+from dataflow.sources.vitals import UNHEARD
 
 EPOCH = 1700000000000
 
@@ -96,8 +98,8 @@ async def gateway(*script: Script | None) -> AsyncIterator[Server]:
 
 
 def says(*messages: str, then: str = "wait", calls: int = 1) -> Script:
-    """Receive `calls` calls and send `messages`. Then wait for the client to leave, cut the connection, or close it
-    with reason `then`."""
+    """Receive `calls` calls and send `messages`. Then take all further calls until the client leaves, cut the
+    connection, or close it with reason `then`."""
 
     async def step(server: Server, socket: WebSocketConnection) -> None:
         for _ in range(calls):
@@ -105,7 +107,8 @@ def says(*messages: str, then: str = "wait", calls: int = 1) -> Script:
         for message in messages:
             await socket.send_message(message)
         if then == "wait":
-            await server.hear(socket)
+            while True:
+                await socket.get_message()
         elif then == "cut":
             await socket._stream.aclose()
         else:
@@ -170,6 +173,9 @@ class TestShowing:
         assert refusal(Refused(topic=Topic("trades", "X-Y"), **error)) == told
 
 
+SINCE = datetime(2020, 5, 10, tzinfo=UTC)
+
+
 def quality(state: str, reason: str | None) -> dict[str, Any]:
     source = {"state": state, "since": "2020-05-10T18:33:36.696315Z", "reason": reason}
     return {"state": state, "sources": {"blockchain": source}}
@@ -205,7 +211,14 @@ class TestFollowing:
         assert said() == [NOTHING, NOTHING.replace("BTC-USD", "A-B"), *told, *told, line(1)]
 
     @pytest.mark.parametrize(
-        "state", [("live", None), ("idle", None), ("lost", "connecting"), ("lost", "subscribing")]
+        "state",
+        [
+            ("live", None),
+            ("idle", None),
+            ("lost", "connecting"),
+            ("lost", "subscribing"),
+            ("quiet", UNHEARD),
+        ],
     )
     async def test_a_source_that_is_there_or_on_its_way_is_not_said(
         self, said: Any, state: tuple[str, str | None]
@@ -286,9 +299,11 @@ class TestFollowing:
                 state("stalled", "it sends less"),
             ),
             *(state("live"), update(2)),
+            *(state("stalled", "it sends less; best is preferred"), state("standby", "best is preferred")),
+            update(3),
         )
         async with gateway(script) as server:
-            await follow(server.url, tail_of(count=2), PLAIN)
+            await follow(server.url, tail_of(count=3), PLAIN)
         assert said() == [
             NOTHING,
             "-- BTC-USD: quiet at acme",
@@ -296,6 +311,36 @@ class TestFollowing:
             "-- BTC-USD: stalled at acme (it sends less)",
             "-- BTC-USD: live at acme",
             line(2),
+            "-- BTC-USD: stalled at acme (it sends less; best is preferred)",
+            "-- BTC-USD: standby at acme (best is preferred)",
+            line(3),
+        ]
+
+    def test_what_is_the_same_of_many_symbols_is_one_line(self, said: Any) -> None:
+        """Of a few each has its own. Nothing changes its place: neither a line among those of its symbol, nor before
+        a trade that came later."""
+        tail, names = tail_of("*"), [f"S{number}" for number in range(1_000)]
+
+        def fares(symbol: str, state: str) -> None:
+            reason = "silent" if state == "quiet" else None
+            event = Quality(symbol=symbol, source="acme", state=state, since=SINCE, reason=reason)
+            tail.take(event, b"", PLAIN)
+
+        for symbol in names:
+            tail.take(Subscribed(topic=Topic("trades", symbol), epoch=1, offset=0, newest=0), b"", PLAIN)
+            fares(symbol, "quiet")
+        fares("S7", "stalled")
+        assert said() == [
+            "-- S0, S1, S2 and 997 more: no trade so far, waiting for the first one",
+            "-- S0, S1, S2 and 997 more: quiet at acme (silent)",
+        ]
+        for symbol in names[10:15]:
+            fares(symbol, "gapped")
+        tail.take(msgspec.json.decode(trade(7), type=Trade), b"", PLAIN)
+        assert said() == [
+            "-- S7: stalled at acme",
+            *(f"-- {symbol}: gapped at acme" for symbol in names[10:15]),
+            line(7),
         ]
 
     @pytest.mark.parametrize("count", [1, 2, 3, 4])

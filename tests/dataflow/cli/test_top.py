@@ -9,6 +9,7 @@ import pty
 import subprocess
 import sys
 import termios
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,8 +17,7 @@ import pytest
 from rich.console import Console
 
 from dataflow.cli import main
-from dataflow.cli.ends import Mistake
-from dataflow.cli.top import VIEWS, client_row, in_order, source_row, table, topic_row
+from dataflow.cli.top import VIEWS, Seen, client_row, in_order, picture, source_row, table, topic_row
 from tests.dataflow.cli.prepared import Daemon
 
 STATUS = {"rate": 113.2, "sentRate": 226.4, "sessions": 2, "cpu": 0.12, "memory": 136314880, "loopLag": 0.003}
@@ -234,7 +234,8 @@ class TestCommand:
         ours, theirs = pty.openpty()
         before = termios.tcgetattr(theirs)
         command = [sys.executable, "-m", "dataflow", "top", "--interval", "0.05", "--url", answering.url]
-        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        environ = os.environ | {"TERM": "xterm"}  # ours may be dumb, and has no keys then
+        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ) as process:
             shown = b""
 
             def until(text: bytes) -> None:
@@ -242,43 +243,59 @@ class TestCommand:
                 while text not in shown:
                     shown += os.read(ours, 65536)
 
-            until(b"keys: s sources")
-            os.write(ours, b"c")
-            until(b"10.0.0.1:5")
-            until(b"  0 ")  # sent in a second: the same as in the look before
-            os.write(ours, b"q")
-            until(b"\x1b[?1049l")  # the other screen is left
-            assert process.wait() == 0
+            try:
+                until(b"keys: s sources")
+                os.write(ours, b"c")
+                until(b"10.0.0.1:5")
+                until(b"  0 ")  # sent in a second: the same as in the look before
+                os.write(ours, b"q")
+                until(b"\x1b[?1049l")  # the other screen is left
+                assert process.wait() == 0
+            finally:
+                process.kill()
         assert termios.tcgetattr(theirs) == before
         os.close(ours)
         os.close(theirs)
 
 
 def test_a_daemon_that_goes_away(answering: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A live look tells that, and goes on; one from the start is a mistake."""
+    """A live look tells that, below it what there was; and it goes on. One from the start is a mistake."""
     from dataflow.cli import top
 
-    console = Console(
-        file=io.StringIO(), force_terminal=True, width=100, height=20, _environ={"TERM": "xterm"}
+    text = io.StringIO()
+    terminal = partial(
+        Console, file=text, force_terminal=True, width=100, height=20, _environ={"TERM": "xterm"}
     )
-    monkeypatch.setattr(top, "Console", lambda: console)
-    look, picture, keys = top.Look(answering.url, None, "source"), top.picture, iter(["", "", "q"])
-    seen: list[str] = []
+    monkeypatch.setattr(top, "Console", terminal)
+    path, keys = ("GET", "/api/v1/status"), iter(["", "", "q"])
+    fine, gone = answering.answers[path], (503, b'{"detail": "nobody is here"}')
 
-    def shown(look: Any, console: Any, keys: bool = False) -> Any:
-        seen.append("look")
-        if len(seen) == 2:
-            raise Mistake("nothing answers")
-        return picture(look, console, keys)
+    def pressed(_seconds: float) -> str:
+        answering.answers[path] = gone if answering.answers[path] == fine else fine
+        return next(keys)
 
-    class Keys:
-        def __enter__(self) -> Any:
-            return (lambda _seconds: next(keys)), True
+    monkeypatch.setattr(top, "single_keys", lambda: nullcontext((pressed, True)))
+    monkeypatch.setattr("dataflow.cli.watching.PATIENCE", None)  # every answer is waited for
+    assert main(["top", "--url", answering.url]) == 0
+    looks = [look for look in text.getvalue().split("\x1b[H") if "trades/s in" in look]
+    assert [("Z: nobody is here; below is what it said at" in look, "fast" in look) for look in looks] == [
+        (False, True),
+        (True, True),
+        (False, True),
+    ]
+    answering.answers[path] = gone
+    assert main(["top", "--url", answering.url]) == 2
 
-        def __exit__(self, *_error: object) -> None: ...
 
-    monkeypatch.setattr(top, "picture", shown)
-    monkeypatch.setattr(top, "single_keys", Keys)
-    top._watch(look, 1.0)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert text.index("fast") < text.index("nothing answers") < text.rindex("fast")
+@pytest.mark.parametrize("height", [6, 8, 20])
+def test_an_old_look_fits_the_screen(height: int) -> None:
+    """Why it is old stands there whole, above it; the table has the rest of the screen."""
+    rows = [source_row(f"s{number}", source()) for number in range(40)]
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=60, height=height, _environ={}, color_system=None)
+    old = "since 2026-11-28T00:18:18Z: no answer; below is what it said at 2026-11-28T00:18:17Z"
+    look = Seen("source", rows, 40, STATUS)
+    console.print(picture(look, "http://x:1", console, live=True, keys=True, old=old))
+    lines = out.getvalue().splitlines()
+    assert len(lines) == height
+    assert " ".join(" ".join(lines).split()).count(old) == 1

@@ -215,6 +215,23 @@ def test_equal_digits_for_each_symbol() -> None:
     assert shown == ["61685.90", "61673.62", "58920.00"]
 
 
+def test_no_price_is_above_the_high_of_its_day() -> None:
+    """Nor below the low: a trade of the candle's own UTC day counts, though the candle does not know it yet. One of
+    another day, or one that a crash took, does not."""
+    candle = {"start": "2026-11-27T00:00:00.000000Z", "high": "9.5", "low": "5"}
+    day = [["T23:59:59", "10.10"], ["T23:59:58", "7"], ["T01:00:00", "4.9"]]
+    trades = [{"timestamp": f"2026-11-27{at}.000000Z", "price": price} for at, price in day]
+    tomorrow = [*trades, {"timestamp": "2026-11-28T00:00:00.000000Z", "price": "11"}, *trades]
+    taken = "(all, then = () => {}) => { const seen = new m.Extremes(); all.forEach(each => seen.traded(each)); then(seen); return seen.of(candle); }"
+    answers = evaluate(
+        "extremes.js",
+        f"(({{ candle, lists }}) => {{ const taken = {taken}; return [...lists.map(each => taken(each)), taken(lists[0], seen => seen.forget())]; }})(given)",
+        {"candle": candle, "lists": [trades, trades[1:2], tomorrow]},
+    )
+    unchanged = {"high": "9.5", "low": "5"}
+    assert answers == [{"high": "10.10", "low": "4.9"}, unchanged, unchanged, unchanged]
+
+
 def test_a_chart_has_the_digits_of_its_symbol() -> None:
     """Zeros that an exchange adds take none of them away; what a float cannot hold is not drawn."""
     asked = [

@@ -31,6 +31,7 @@ from dataflow.net.budget import (
 )
 from dataflow.net.rest import RestClient
 from tests.support.certificates import make_certificate
+from tests.support.ports import own_port
 
 Respond = Callable[[trio.SocketStream], Awaitable[None]]
 MOST = 10_000
@@ -221,9 +222,7 @@ async def test_words_of_an_error_are_not_waited_for(mock_clock: MockClock) -> No
 
 async def test_nobody_listens() -> None:
     """Told in the words of the system."""
-    async with serving(says()) as url:
-        pass
-    async with asking(url) as client:
+    async with asking(f"http://127.0.0.1:{own_port()}") as client:
         with pytest.raises(RestFailed, match="refused") as told:
             await client.get("/")
     assert told.value.reason == "unreachable"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -23,6 +26,21 @@ from tests.dataflow.server.wires_client import connect, get, read_head, read_to_
 from tests.support.waiting import until, until_deadline_within
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@contextmanager
+def free_descriptors() -> Iterator[int]:
+    """The lowest descriptor that is free. So are all above it, while those below it are in use.
+
+    Tests before this one may have left some open, with free ones between them: these are filled meanwhile.
+    """
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    with ExitStack() as filled:
+        while (last := socket.socket()).fileno() <= highest:
+            filled.enter_context(last)
+        lowest = last.fileno()
+        last.close()
+        yield lowest
 
 
 async def test_silent_connections_keep_nobody_out(mock_clock: MockClock) -> None:
@@ -123,8 +141,8 @@ async def test_without_any_room_a_newcomer_is_sent_away() -> None:
 
 async def test_descriptors_above_the_ceiling_are_for_others() -> None:
     """A client whose descriptor is too high is as good as one too many; an exempt one has a few more."""
-    with trio.fail_after(120), socket.socket() as lowest_free:
-        ceiling = lowest_free.fileno() + 12  # of client and server
+    with trio.fail_after(120), free_descriptors() as lowest:
+        ceiling = lowest + 12  # of client and server
         async with serving(_slow_app(go := trio.Event()), ceiling=ceiling) as running:
             busy, answer = list[trio.SocketStream](), b""
             while not answer:
@@ -226,25 +244,25 @@ async def test_who_finds_no_room_after_all_is_told(
     monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
 ) -> None:
     """A place was made, and was not enough: the newcomer is answered on the descriptor that it has now."""
-    with socket.socket() as lowest_free:
-        ceiling = lowest_free.fileno() + 3  # the first connection's server end fits, and no other
-    async with serving(websocket_app(_never), ceiling=ceiling) as running:
-        silent = await connect(running.port)
-        await until(lambda: running.stats.accepted == 1)
-        dup = socket.socket.dup
-        others = list[socket.socket]()
+    with free_descriptors() as lowest:
+        ceiling = lowest + 3  # the first connection's server end fits, and no other
+        async with serving(websocket_app(_never), ceiling=ceiling) as running:
+            silent = await connect(running.port)
+            await until(lambda: running.stats.accepted == 1)
+            dup = socket.socket.dup
+            others = list[socket.socket]()
 
-        def higher(self: socket.socket) -> socket.socket:
-            others.append(socket.socket())
-            return dup(self)
+            def higher(self: socket.socket) -> socket.socket:
+                others.append(socket.socket())
+                return dup(self)
 
-        monkeypatch.setattr(socket.socket, "dup", higher)
-        mock_clock.jump(GRACE)
-        newcomer = await connect(running.port)
-        assert (await _end_of(newcomer)).startswith(b"HTTP/1.1 503")
-        assert await _end_of(silent) == b""
-        for each in others:
-            each.close()
+            monkeypatch.setattr(socket.socket, "dup", higher)
+            mock_clock.jump(GRACE)
+            newcomer = await connect(running.port)
+            assert (await _end_of(newcomer)).startswith(b"HTTP/1.1 503")
+            assert await _end_of(silent) == b""
+            for each in others:
+                each.close()
 
 
 class _Waiter:

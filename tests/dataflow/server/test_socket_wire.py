@@ -34,7 +34,7 @@ class Pairs:
 
     @asynccontextmanager
     async def __call__(
-        self, buffer: int = BUFFER, close_within: float = 2.0
+        self, buffer: int = BUFFER, close_within: float = 60.0
     ) -> AsyncIterator[tuple[SocketWire, Client]]:
         """With next to no room between them."""
         with socket.socket() as listener, socket.socket() as ours:

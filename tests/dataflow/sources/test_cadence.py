@@ -12,9 +12,9 @@ from dataflow.sources.port import Newest
 SECOND = 10**9
 
 
-def test_a_symbol_without_a_history_gets_the_most_patience() -> None:
-    """Nothing is known of its pace, so nothing about its silence is unusual for long."""
-    assert Cadence().patience == MOST
+def test_a_symbol_without_a_history_gets_the_least_patience() -> None:
+    """Nothing is known of it, so it is asked about soon: it may be mute from its first second on."""
+    assert Cadence().patience == LEAST
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=60))

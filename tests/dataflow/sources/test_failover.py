@@ -15,7 +15,14 @@ from dataflow.sources.health import ERRORS_WORST, LAG_WORST, Health, Rank, healt
 NAMES = ("a", "b", "c")
 GOOD, POOR = health("live", True, None, 0), health("live", True, LAG_WORST, ERRORS_WORST)
 BEGINNING, OUT = health("subscribing", True, None, 0), health("lost", False, None, 0)
-OF_RANK = {Rank.GOOD: GOOD, Rank.POOR: POOR, Rank.BEGINNING: BEGINNING, Rank.OUT: OUT}
+UNSURE = health("quiet", True, None, 0, is_known=False)
+OF_RANK = {
+    Rank.GOOD: GOOD,
+    Rank.POOR: POOR,
+    Rank.UNSURE: UNSURE,
+    Rank.BEGINNING: BEGINNING,
+    Rank.OUT: OUT,
+}
 
 
 def standing(return_after: float = 10.0, active: str = "a") -> Standing:
@@ -116,6 +123,22 @@ class TestSwitching:
         assert made.due == 60.0
         assert made.weigh(at(a=GOOD, b=GOOD), 60.0) is not None
 
+    def test_of_whom_nobody_knows_is_taken_when_there_is_no_better_one(self) -> None:
+        """By force only, behind one that delivers, and before one that has only begun."""
+        assert standing().weigh(at(b=UNSURE, c=POOR), 0.0) == Turn("c", "a is lost", is_forced=True)
+        assert standing().weigh(at(b=BEGINNING, c=UNSURE), 0.0) == Turn("c", "a is lost", is_forced=True)
+        preferred = standing(return_after=0.0, active="b")
+        assert preferred.weigh(at(a=UNSURE, b=POOR), 0.0) is None
+        assert preferred.weigh(at(a=UNSURE, b=BEGINNING), 0.0) is None
+        assert preferred.weigh(at(a=UNSURE, b=UNSURE), 0.0) is None
+        turn = preferred.weigh(at(a=GOOD, b=GOOD), 0.0)
+        assert turn is not None
+        assert turn.source == "a"
+
+    def test_the_active_source_is_not_left_for_its_silence(self) -> None:
+        """Nobody knows whether it would deliver, and most often nothing trades."""
+        assert standing(return_after=0.0).weigh(at(a=UNSURE, b=GOOD), 0.0) is None
+
     def test_when_all_are_out_nothing_changes(self) -> None:
         """There is nobody to take over; whoever comes first does."""
         made = standing()
@@ -140,6 +163,11 @@ class Life:
             self.standing.turn(turn, self.now)
 
 
+def rank_of(name: str, active: str, healths: dict[str, Health]) -> Rank:
+    found = healths[name]
+    return found.rank if name == active else found.rank_in_standby
+
+
 ranks = st.sampled_from(list(Rank))
 steps = st.lists(st.tuples(st.floats(0.0, 20.0), st.tuples(ranks, ranks, ranks)), max_size=60)
 
@@ -153,9 +181,10 @@ def test_whatever_happens(luck: list[tuple[float, tuple[Rank, ...]]], return_aft
     for seconds, found in luck:
         healths = {name: OF_RANK[rank] for name, rank in zip(NAMES, found, strict=True)}
         active, count = life.standing.active, len(life.turns)
-        best = min(NAMES, key=lambda name: (healths[name].rank, NAMES.index(name)))
-        moment = life.now + seconds
-        if best == active or healths[best].rank > Rank.POOR:
+        by_rank = {name: rank_of(name, active, healths) for name in NAMES}
+        best = min(NAMES, key=lambda name: (by_rank[name], NAMES.index(name)))
+        moment, worst = life.now + seconds, Rank.UNSURE if by_rank[active] is Rank.OUT else Rank.POOR
+        if best == active or by_rank[best] > worst:
             better = None
         elif better is None or better[0] != best:
             better = best, moment

@@ -19,7 +19,7 @@ from dataflow.sources.lookout import Lookout
 from dataflow.sources.port import Newest, Request, SourceSettings
 from dataflow.sources.reading import Unusable
 from dataflow.sources.state import Audience, SourceState
-from dataflow.sources.vitals import GRACE, NEWER, NO_ANSWER, NOT_ASKED
+from dataflow.sources.vitals import GRACE, NEWER, NO_ANSWER, NOT_ASKED, UNHEARD
 from dataflow.topics.quality import judge
 from supervisors import Child, Supervisor, open_supervisor
 
@@ -121,6 +121,10 @@ class Stage:
         at = int((trio.current_time() + SKEW - lag) * 1e9)
         made = Trade("x", symbol, str(number), "buy", Decimal(1), Decimal(1), at, number)
         self.store.admit([made], trio.current_time())
+
+    def leave_out(self, number: int) -> None:
+        """A trade comes while another source is preferred."""
+        self.left_out[BTC] = Trade("x", BTC, str(number), "buy", Decimal(1), Decimal(1), 1, number)
 
     async def wait(self, seconds: float) -> None:
         """Let so much time pass, in steps that no look misses."""
@@ -289,18 +293,57 @@ async def test_a_lost_connection_is_no_silence(mock_clock: MockClock) -> None:
         assert s.upstream.asked == []
 
 
-async def test_a_source_that_stands_by_is_not_judged(mock_clock: MockClock) -> None:
-    """Its trades go nowhere, so their absence says nothing. When it is preferred again, it begins anew."""
+async def test_a_source_that_stands_by_is_judged_by_what_is_left_out(mock_clock: MockClock) -> None:
+    """Nobody waits for the day on which it is needed: it is asked about, stalls, and is subscribed anew. Nothing
+    is wanted of it. When it is preferred, that is no sign of life."""
     async with stage(mock_clock) as s:
         s.trade(1)
+        await s.wait(1)
         s.standby |= {BTC, ETH}
-        await s.wait(10 * STALL_AFTER)
-        assert s.upstream.asked == []
-        s.standby.clear()
-        s.upstream.newest_sequence = {BTC: 40, ETH: 40}
-        await s.wait(STALL_AFTER + GRACE + 2)
+        s.upstream.newest_sequence = {BTC: 1}
+        await s.wait(STALL_AFTER + 2)
+        assert s.upstream.asked
+        assert s.state() == (Grade.QUIET, None)
+        s.leave_out(2)
+        await s.wait(1)
         assert s.state() == (Grade.LIVE, None)
-        assert s.renewals() == []
+        s.upstream.newest_sequence = {BTC: 40}
+        await s.wait(STALL_AFTER + GRACE + 2)
+        assert s.state() == (Grade.STALLED, NEWER)
+        assert s.renewals() == [(BTC, None)]
+        stalled = judge(s.source, BTC, 0, "y")
+        assert (stalled.state, stalled.reason) == (Grade.STALLED, f"{NEWER}; y is preferred")
+        s.standby.clear()
+        await s.wait(2)
+        assert s.state() == (Grade.STALLED, NEWER)
+
+
+async def test_what_nobody_knows_of_a_source_that_stands_by_is_told(mock_clock: MockClock) -> None:
+    """In the reason: no trade has come yet, or it cannot be asked."""
+    async with stage(mock_clock, can_ask=False) as s:
+        s.standby.add(BTC)
+        await s.wait(1)
+        assert judge(s.source, BTC, 0, "y").reason == f"y is preferred; {UNHEARD}"
+        s.leave_out(1)
+        await s.wait(1)
+        assert judge(s.source, BTC, 0, "y").reason == "y is preferred"
+        await s.wait(STALL_AFTER + 2)
+        told = judge(s.source, BTC, 0, "y")
+        assert (told.state, told.reason) == (Grade.STANDBY, f"y is preferred; {NOT_ASKED}")
+
+
+async def test_a_symbol_that_is_mute_from_its_first_second_is_found(mock_clock: MockClock) -> None:
+    """It is never said to be live: until an answer shows more, nobody knows."""
+    async with stage(mock_clock) as s:
+        assert judge(s.source, BTC, 0).state is Grade.QUIET
+        assert judge(s.source, BTC, 0).reason == UNHEARD
+        s.upstream.newest_sequence = {BTC: 40, ETH: 7}
+        await s.wait(STALL_AFTER + 2)
+        assert s.state(BTC) == s.state(ETH) == (Grade.QUIET, UNHEARD)
+        s.upstream.newest_sequence = {BTC: 41, ETH: 7}
+        await s.wait(2 * STALL_AFTER + GRACE + 2)
+        assert s.state(BTC) == (Grade.STALLED, NEWER)
+        assert s.state(ETH) == (Grade.QUIET, None)
 
 
 async def test_a_stalled_symbol_lives_again_while_another_source_is_preferred(mock_clock: MockClock) -> None:
@@ -317,7 +360,7 @@ async def test_a_stalled_symbol_lives_again_while_another_source_is_preferred(mo
         assert s.state() == (Grade.STALLED, NEWER)
         for number in (2, 3):
             assert s.state() == (Grade.STALLED, NEWER)
-            s.left_out[BTC] = Trade("x", BTC, str(number), "buy", Decimal(1), Decimal(1), 1, number)
+            s.leave_out(number)
             await s.wait(2)
         assert s.state() == (Grade.LIVE, None)
         assert BTC in s.looked[-1]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dataflow.domain import Trade
 from dataflow.domain.quality import Grade
-from dataflow.sources.cadence import MOST
+from dataflow.sources.cadence import LEAST, MOST
 from dataflow.sources.port import Newest
 from dataflow.sources.vitals import (
     GAPPED_FOR,
@@ -20,6 +20,7 @@ from dataflow.sources.vitals import (
     NO_ANSWER,
     NOT_ASKED,
     UNCLEAR,
+    UNHEARD,
     Pulse,
     Remedy,
     Seen,
@@ -42,17 +43,26 @@ class Stage:
     now: float = 0.0
     ours: dict[str, Trade] = field(factory=dict)
     by_answer: set[str] = field(factory=set)
+    left_out: Trade | None = None
+    stands_by: bool = False
     done: list[Remedy] = field(factory=list)
     stall_after: float = STALL_AFTER
 
     def look(self, *symbols: str) -> None:
         for symbol in symbols or (SYMBOL,):
             seen = Seen(self.ours.get(symbol), 0.25, symbol in self.by_answer)
+            if self.stands_by:
+                seen = Seen(self.left_out, stands_by=True)
             self._take(self.vitals.look(symbol, self.now, seen, self.stall_after))
 
     def trade(self, number: int, symbol: str = SYMBOL) -> None:
         self.ours[symbol] = trade(number, symbol)
         self.look(symbol)
+
+    def leave_out(self, number: int) -> None:
+        """A trade comes while another source is preferred."""
+        self.left_out = trade(number)
+        self.look()
 
     def wait(self, seconds: float, *symbols: str) -> None:
         end = self.now + seconds
@@ -114,14 +124,18 @@ def test_a_silence_is_a_reason_to_ask_and_no_proof() -> None:
 
 
 def test_what_is_learned_decides_when_nothing_is_configured() -> None:
-    """A symbol that trades every second is asked about sooner than one without a history."""
+    """A symbol that trades every second is asked about sooner than one that was silent for long; one that has
+    not traded yet soon, for nobody knows whether it would come."""
     stage = Stage(stall_after=0.0)
     stage.subscribe()
+    assert stage.wait_until_due() == LEAST
+    stage.now += MOST
+    stage.trade(1)
     assert stage.wait_until_due() == MOST
-    for number in range(1, 200):
+    for number in range(2, 200):
         stage.now += 1
         stage.trade(number)
-    assert stage.wait_until_due() == 5
+    assert stage.wait_until_due() == LEAST
 
 
 def test_no_newer_trade_there_is_quiet() -> None:
@@ -232,10 +246,41 @@ def test_what_was_missed_before_a_subscription_is_no_stall() -> None:
     assert stage.done == [Remedy.REFILL]
 
 
-def test_a_symbol_that_never_traded_is_compared_with_the_answer_before() -> None:
-    """The first answer is where it stands, the second one shows whether we miss something."""
+def test_nobody_knows_how_a_symbol_fares_before_its_first_sign_of_life() -> None:
+    """Each subscription begins so, unless it was subscribed all the time. The first trade makes it live."""
     stage = Stage()
     stage.subscribe()
+    assert stage.state == (Grade.QUIET, UNHEARD)
+    stage.trade(1)
+    assert stage.state == (Grade.LIVE, None)
+    stage.subscribe()
+    assert stage.state == (Grade.LIVE, None), "on another line: it was never away"
+    stage.vitals.ended([SYMBOL])
+    stage.subscribe()
+    assert stage.state == (Grade.QUIET, UNHEARD)
+    stage.wait_until_due()
+    stage.answer(Newest(1))
+    assert stage.state == (Grade.QUIET, None), "the newest trade there is the one that we have"
+
+
+def test_what_we_have_from_before_is_not_missed() -> None:
+    """An upstream that first tells an old trade, and then the one that we have, has nothing newer."""
+    stage = live(2)
+    stage.subscribe()
+    stage.answer(Newest(1))
+    stage.answer(Newest(2))
+    stage.wait(GRACE)
+    assert stage.state == (Grade.QUIET, None)
+    assert stage.done == []
+
+
+def test_a_symbol_that_never_traded_is_compared_with_the_answer_before() -> None:
+    """The first answer is where it stands, so nobody knows more; the second one shows whether we miss something."""
+    stage = Stage()
+    stage.subscribe()
+    stage.wait_until_due()
+    stage.answer(Newest(100))
+    assert stage.state == (Grade.QUIET, UNHEARD)
     stage.wait_until_due()
     stage.answer(Newest(100))
     assert stage.state == (Grade.QUIET, None)
@@ -287,7 +332,68 @@ def test_a_silence_without_a_subscription_means_nothing() -> None:
     stage.vitals.ended([SYMBOL])
     assert list(stage.vitals.due(stage.now + 10_000)) == []
     stage.answer(Newest(9))
-    assert (stage.state, stage.done) == ((Grade.LIVE, None), [])
+    assert (stage.state, stage.done) == ((Grade.QUIET, UNHEARD), [])
+
+
+def standing_by() -> Stage:
+    """A symbol that has traded, and whose stream is that of another source now."""
+    stage = live(7)
+    stage.stands_by = True
+    stage.look()
+    return stage
+
+
+def test_what_is_left_out_is_a_sign_of_life() -> None:
+    """A source that stands by lives by its trades, though they are no part of the stream. One that is told again,
+    with a new subscription, is no sign."""
+    stage = standing_by()
+    assert stage.wait_until_due() == STALL_AFTER
+    stage.leave_out(8)
+    assert stage.state == (Grade.LIVE, None)
+    assert stage.wait_until_due() == STALL_AFTER
+    stage.answer(Newest(8))
+    assert stage.state == (Grade.QUIET, None)
+    stage.subscribe()
+    stage.leave_out(8)
+    assert stage.state == (Grade.QUIET, None)
+    stage.leave_out(9)
+    assert stage.state == (Grade.LIVE, None)
+
+
+def test_a_source_that_stands_by_stalls_as_any_other() -> None:
+    """Also if none of its trades was ever left out. Only trades end that, and the first one proves nothing: it may
+    be of the past, told with the new subscription."""
+    stage = standing_by()
+    stage.wait_until_due()
+    stage.answer(Newest(8))
+    stage.wait(GRACE)
+    assert (stage.state, stage.done) == ((Grade.STALLED, NEWER), [Remedy.RESUBSCRIBE])
+    stage.subscribe()
+    for _ in range(3):
+        stage.wait_until_due()
+        stage.answer(Newest(8))
+    stage.leave_out(8)
+    stage.wait(1)
+    assert stage.state == (Grade.STALLED, NEWER)
+    stage.leave_out(9)
+    assert stage.state == (Grade.LIVE, None)
+
+
+def test_a_change_of_roles_is_no_sign_of_life() -> None:
+    """What its history holds, or was left out last, is old. What was known of its newest trade stays known."""
+    stage = standing_by()
+    stage.leave_out(8)
+    stage.wait_until_due()
+    stage.answer(Newest(8))
+    stage.stands_by = False
+    stage.wait(1)
+    assert stage.state == (Grade.QUIET, None)
+    stage.wait_until_due()
+    stage.answer(Newest(8))
+    assert (stage.state, stage.done) == ((Grade.QUIET, None), []), "it is not missing what was left out"
+    stage.stands_by = True
+    stage.wait(1)
+    assert stage.state == (Grade.QUIET, None)
 
 
 def test_the_lag_is_the_median_of_late() -> None:

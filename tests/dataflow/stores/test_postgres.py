@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dataflow.stores
@@ -50,13 +50,8 @@ def shelf(dsn: str) -> Iterator[Shelf]:
     made.archive.close(False)
 
 
-@pytest.fixture(scope="module")
-def shared(server: Any) -> Iterator[Shelf]:
-    """For many examples, each with a symbol of its own."""
-    made = opened(schema(server))
-    yield made
-    made.archive.close(False)
-
+# Many examples have one shelf, each with a symbol of its own. Not one for all tests: others cut all connections.
+of_all_examples = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 _numbers = itertools.count(1)
 
@@ -83,9 +78,9 @@ NUMBERS = st.decimals(allow_nan=False, allow_infinity=False, places=None)
     times=st.lists(st.integers(-(10**18), 4 * 10**18), min_size=5, max_size=5),
     sequence=st.none() | st.integers(0, (1 << 64) - 1),
 )
-@settings(max_examples=40, deadline=None)
+@settings(of_all_examples, max_examples=40)
 def test_everything_comes_back_exactly(
-    shared: Shelf, values: list[Any], times: list[int], sequence: int | None
+    shelf: Shelf, values: list[Any], times: list[int], sequence: int | None
 ) -> None:
     """Any text, any digits, any time: also those that a column cannot hold."""
     symbol = f"X-{next(_numbers)}"
@@ -93,8 +88,8 @@ def test_everything_comes_back_exactly(
         Trade(source, symbol, name, side, price, quantity, time, sequence)
         for (source, name, side, price, quantity), time in zip(values, times, strict=False)
     ]
-    shared.archive.append(Batch([Run.of(symbol, [*enumerate(trades, 1)])]))
-    found = [entry for _, entry in shared.archive.behind(symbol, 0, 9)]
+    shelf.archive.append(Batch([Run.of(symbol, [*enumerate(trades, 1)])]))
+    found = [entry for _, entry in shelf.archive.behind(symbol, 0, 9)]
     assert found == trades
     assert [str(each.price) for each in found] == [str(each.price) for each in trades]  # type: ignore[union-attr]
 
@@ -129,10 +124,10 @@ def test_the_queries_of_the_readme_run(shelf: Shelf, dsn: str) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=12, deadline=None)
-def test_it_answers_like_the_simplest_store(shared: Shelf, data: st.DataObject) -> None:
+@settings(of_all_examples, max_examples=12)
+def test_it_answers_like_the_simplest_store(shelf: Shelf, data: st.DataObject) -> None:
     """Whatever is appended, filled and asked, over days and openings."""
-    shelf, model, symbol = shared, MemoryArchive(), f"Y-{next(_numbers)}"
+    model, symbol = MemoryArchive(), f"Y-{next(_numbers)}"
     model.begin(7)
     last = 0
     for _ in range(data.draw(st.integers(1, 4))):

@@ -19,6 +19,7 @@ from actors.update import Encode, Places, Rendering, Update
 from dataflow.domain import Topic
 from dataflow.domain.quality import Grade, Quality
 from dataflow.domain.topic import QUALITY
+from dataflow.sources.vitals import UNHEARD
 from dataflow.topics.quality import Qualities, QualityLog, judge, make
 from supervisors import Child, Pool, Restart, open_supervisor
 from tests.actors.fakes import FakeWire
@@ -91,7 +92,7 @@ TURNS: list[tuple[Turn, Grade, str | None]] = [
     (lambda s: None, Grade.LOST, "connecting"),
     (lambda s: s.sources["a"].up([]), Grade.IDLE, None),
     (lambda s: s.sources["a"].interest.want(SYMBOLS[0], "me"), Grade.LOST, "subscribing"),
-    (lambda s: s.sources["a"].subscribed(SYMBOLS[0]), Grade.LIVE, None),
+    (lambda s: s.sources["a"].subscribed(SYMBOLS[0]), Grade.QUIET, UNHEARD),
     (lambda s: s.sources["a"].refused(SYMBOLS[0], "unknown"), Grade.REJECTED, "unknown"),
     (lambda s: s.sources["a"].down("cut"), Grade.LOST, "cut"),
 ]
@@ -99,7 +100,8 @@ TURNS: list[tuple[Turn, Grade, str | None]] = [
 
 @pytest.mark.parametrize("steps", range(1, len(TURNS) + 1))
 def test_a_quality_is_the_status_with_its_reason(steps: int) -> None:
-    """A source that connects or subscribes is lost, for that reason; a refusal has the words of the source."""
+    """A source that connects or subscribes is lost, for that reason; a refusal has the words of the source. What
+    is subscribed is not live before anything has come."""
     stage = Stage()
     for turn, _, _ in TURNS[:steps]:
         turn(stage)

@@ -136,6 +136,7 @@ async def test_nothing_is_read_ahead_of_the_shards() -> None:
         lines = b"".join(b"%d\n" % n for n in range(8_000))
         assert len(lines) > 2 * AT_ONCE
         stage.send(lines)
+        await until(lambda: stage.shard.sizes)
         await wait_all_tasks_blocked(0.01)
         assert stage.shard.sizes == [AT_ONCE]
         stage.shard.room.set()

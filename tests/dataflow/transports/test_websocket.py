@@ -487,7 +487,7 @@ async def test_a_message_that_is_too_big_ends_the_connection() -> None:
         assert reason == "a message of more than 100 bytes"
 
 
-async def test_a_refused_handshake_tells_the_status() -> None:
+async def test_a_refused_handshake_tells_the_status(still_clock: MockClock) -> None:
     """The exchange's HTTP answer is the reason, with or without a body."""
 
     async def reject(request: WebSocketRequest) -> None:
@@ -526,7 +526,7 @@ async def test_a_refused_handshake_tells_the_status() -> None:
     ],
 )
 async def test_what_an_upstream_says_when_it_refuses_is_heard(
-    answer: bytes, reason: str, wait: float
+    answer: bytes, reason: str, wait: float, still_clock: MockClock
 ) -> None:
     """The wait that it asks for, its new address, and the beginning of its words, printable."""
 

@@ -26,7 +26,7 @@ export async function open(room, name, interval) {
     Object.assign(el("a", "", "TradingView Lightweight Charts"), { href: "https://www.tradingview.com/", rel: "noopener", target: "_blank" }), " © 2026 TradingView, Inc.");
   room.append(legend, box, key);
 
-  const state = { closed: false, candles: new Map(), filled: new Set(), sorted: [], most: 0, dirty: false, whole: true, loading: false, first: false, pointed: null, news: true };
+  const state = { closed: false, candles: new Map(), filled: new Set(), sorted: [], most: 0, dirty: false, whole: true, loading: false, first: false, pointed: null, led: false, news: true };
   const { createChart, createSeriesMarkers, CandlestickSeries, HistogramSeries } = await import(LIBRARY);
   const view = { close() { state.closed = true; }, filled() {} };
   if (!box.isConnected) return view;
@@ -125,10 +125,13 @@ export async function open(room, name, interval) {
     state.bands = bands(state.sorted);
     marks.setMarkers(state.sorted.filter(candle => state.filled.has(keyOf(candle))).map(({ time }) => ({ time, position: "belowBar", shape: "circle", color: colours.info, size: 0.6 })));
     shade.requestUpdate?.();
+    if (state.led) aim();
     tell();
   }
+  const pointed = () => state.candles.get(keyOf(state.pointed)) ?? state.pointed;  // it may be another object by now
+  const aim = () => chart.setCrosshairPosition(Number(pointed().close), state.pointed.time, series);
   function tell() {
-    const candle = state.pointed ? state.candles.get(keyOf(state.pointed)) ?? state.pointed : state.sorted.at(-1);
+    const candle = state.pointed ? pointed() : state.sorted.at(-1);
     if (!candle) return;
     const of = price => padded(price, state.most), move = percent(candle.open, candle.close);
     const missing = candle.complete ? "" : `incomplete: ${candle.gaps.map(({ from, to, reason }) => gapText(from, to, reason)).join(", ")}`;
@@ -146,7 +149,9 @@ export async function open(room, name, interval) {
   chart.timeScale().subscribeVisibleLogicalRangeChange(range => {
     if (range && range.from < 30 && !state.first && state.sorted.length) load(state.sorted[0].start);
   });
-  chart.subscribeCrosshairMove(({ time }) => {
+  chart.subscribeCrosshairMove(({ time, sourceEvent }) => {
+    if (state.led && !sourceEvent) return;  // candles move below the cross, which stays with the one where the keys lead
+    state.led = false;
     state.pointed = time === undefined ? null : state.sorted.find(candle => candle.time === time) ?? null;
     tell();
   });
@@ -165,15 +170,15 @@ export async function open(room, name, interval) {
   box.onblur = leave;
   function leave() {
     chart.clearCrosshairPosition();
-    state.pointed = null;
+    Object.assign(state, { pointed: null, led: false });
     tell();
   }
   function lead(index) {
     const candle = state.sorted[index], scale = chart.timeScale();
-    const at = scale.timeToIndex(candle.time, true), { from, to } = scale.getVisibleLogicalRange();
+    const at = scale.timeToIndex(candle.time, true), { from, to } = scale.getVisibleLogicalRange() ?? { from: -Infinity, to: Infinity };  // none before the first frame
     if (at < from + 1 || at > to - 1) scale.scrollToPosition(scale.scrollPosition() + (at < from + 1 ? at - from - 3 : at - to + 3), false);
-    chart.setCrosshairPosition(Number(candle.close), candle.time, series);
-    state.pointed = candle;
+    Object.assign(state, { pointed: candle, led: true });
+    aim();
     tell();
     is({ valuemax: state.sorted.length - 1, valuenow: index, valuetext: legend.textContent.replace(/\s+/g, " ") });
   }

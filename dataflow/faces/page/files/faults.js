@@ -6,7 +6,7 @@ import { span } from "./words.js";
 const KINDS = { crash: false, hang: true, delay: true, drop: false, disconnect: false };  // whether it lasts for some seconds
 
 export class Faults {
-  #form; #answer; #why; #show; #table; #paths;
+  #form; #answer; #why; #show; #table; #paths; #asked = 0;
 
   constructor(room) {
     const form = el("form", "bar"), path = el("input", "mono"), kind = el("select"), seconds = el("input", "short"), go = el("button", "bad", "Inject");
@@ -40,8 +40,8 @@ export class Faults {
     this.#paths.replaceChildren(...all.slice(0, 200).map(each => Object.assign(el("option"), { value: each })));
   }
   async ask() {
-    const answer = await inside("faults");
-    if (!answer) return;
+    const number = this.#asked += 1, answer = await inside("faults");
+    if (!answer || number !== this.#asked) return;  // what was asked before a change says nothing after it
     this.#allow(answer.code === 200);
     if (answer.code === 200) {
       this.#show(answer.body.map(fault => [fault.id, fault]));

@@ -48,7 +48,9 @@ export async function list() {
       symbol.offset = offset;
       symbol.pace.age = lastAge ?? Infinity;
     }
+    const before = symbol.sources;
     symbol.sources = new Map(Object.entries(quality.sources));
+    for (const [source, { state }] of symbol.sources) stall(name, source, before.get(source)?.state ?? state, state);
   }
   for (const name of symbols.keys()) if (!there.has(name)) symbols.delete(name);
   market.listed = true;
@@ -110,8 +112,11 @@ function heard(event) {
 function told(event) {
   const symbol = touch(event.symbol), before = symbol.sources.get(event.source)?.state;
   take(symbol.sources, event);
-  if (event.state === "stalled" && before !== "stalled") notice("bad", `${event.source} has newer trades than it sends`, event.symbol);
-  else if (before === "stalled" && event.state !== "stalled") notice("good", `${event.source} sends again`, event.symbol);
+  stall(event.symbol, event.source, before, event.state);
+}
+function stall(name, source, before, state) {  // the list may tell it before the stream does
+  if (state === "stalled" && before !== "stalled") notice("bad", `${source} has newer trades than it sends`, name);
+  else if (before === "stalled" && state !== "stalled") notice("good", `${source} sends again`, name);
 }
 function day(candle) {
   const symbol = touch(candle.symbol);

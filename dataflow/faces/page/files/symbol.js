@@ -6,6 +6,7 @@ import * as venues from "./venues.js";
 import { digits, padded, percent, short, tone } from "./decimal.js";
 import { ask, feed, on } from "./daemon.js";
 import { el, heading, paint, put } from "./dom.js";
+import { Extremes } from "./extremes.js";
 import { intervals, list, market, symbols } from "./markets.js";
 import { Pace } from "./pace.js";
 import { best, details, KINDS } from "./quality.js";
@@ -23,7 +24,7 @@ export function open(room, where) {
   room.prepend(top);
   left.append(choice, picture);
 
-  const strip = tape.open(right), sides = venues.open(below, name), pace = new Pace(), follows = [];
+  const strip = tape.open(right), sides = venues.open(below, name), pace = new Pace(), extremes = new Extremes(), follows = [];
   let drawing = null, interval = null, newest = null, most = 0, day = null, old = 0, closed = false, refused = null, timer = null, away = null, place = where;
 
   // ---- the beginning: as soon as there is such a symbol
@@ -51,10 +52,11 @@ export function open(room, where) {
     if (!follows.length || !all || wanted === interval) return;
     interval = wanted;
     for (const link of choice.children) mark(link);
-    (await drawing)?.close();
+    const last = drawing;
+    drawing = null;  // it is closed once, however often the interval changes until it is there
+    (await last?.catch(() => null))?.close();
     if (closed || interval !== wanted) return;
     picture.replaceChildren();
-    drawing = null;
     if (all.includes(wanted)) drawing = chart.open(picture, name, wanted);
     else picture.append(el("p", "legend", wanted ? `There are no candles of ${wanted} here.` : "No candles are made here."));
   }
@@ -69,6 +71,7 @@ export function open(room, where) {
     strip.heard(event);
     if (event.type === "trade") {
       newest = event.price;
+      extremes.traded(event);
       most = Math.max(most, digits(event.price));
       const isNew = event.offset > old;
       if (isNew) { old = 0; pace.came(); }
@@ -76,19 +79,22 @@ export function open(room, where) {
     } else if (event.type === "filled") {
       fills.remember(event);
       drawing?.then(each => each.filled());
-    } else if (event.type === "rewound") old = 0;
+    } else if (event.type === "rewound") {
+      old = 0;
+      extremes.forget();
+    }
   }
   function draw() {
     timer = setTimeout(draw, 1000 * DRAW_EVERY);
     if (document.hidden) return;
-    const move = day && percent(day.open, day.close), quality = best(sides.sources), lag = [...sides.sources.values()].map(({ lag }) => lag).filter(lag => lag != null);
+    const range = day && extremes.of(day), move = day && percent(day.open, day.close), quality = best(sides.sources), lag = [...sides.sources.values()].map(({ lag }) => lag).filter(lag => lag != null);
     if (newest !== null) put(price, padded(newest, most));
     put(change, move ?? "");
     paint(change, tone(move));
     put(state, quality);
     paint(state, `state ${KINDS[quality] ?? "off"}`);
     state.title = details(sides.sources);
-    const told = [day && `turnover ${short(day.quoteVolume)}`, day && `high ${padded(day.high, most)}`, day && `low ${padded(day.low, most)}`, `${perSecond(pace.rate)} trades/s`,
+    const told = [day && `turnover ${short(day.quoteVolume)}`, day && `high ${padded(range.high, most)}`, day && `low ${padded(range.low, most)}`, `${perSecond(pace.rate)} trades/s`,
       Number.isFinite(pace.age) && `newest ${span(pace.age)} ago`, lag.length && `lag ${lagOf(Math.min(...lag))}`];
     put(numbers, refused ?? (newest !== null || day ? told.filter(Boolean).join(" · ") : follows.length ? "no trade yet" : "waiting for the first answer"));
     numbers.title = day ? `Of the UTC day ${day.start.slice(0, 10)}: turnover ${padded(day.quoteVolume, 0)}, volume ${padded(day.volume, 0)}` : "";

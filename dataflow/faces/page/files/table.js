@@ -1,12 +1,15 @@
 // All symbols in one table: search, sort, filter.
 //
 // Rules of this file. Only rows that can be seen are nodes; so thousands of symbols cost what fifty cost. The order is made
-// anew at most every two seconds, and not while somebody points at the table or has the focus in it: nothing moves under the
-// pointer. The rows are one stop of the Tab key; arrow keys lead from one to the next, through all of them. What is chosen stands in the address: `?search=&sort=&quality=`, with `-` before a key for the largest first.
+// anew at most every two seconds. While somebody points at the table or has the focus in it, only the person changes the order:
+// new symbols come at its end, and rows of symbols that have left stay. The rows are one stop of the Tab key; arrow keys lead
+// from one to the next, through all of them. What is chosen stands in the address: `?search=&sort=&quality=`, with `-` before
+// a key for the largest first.
 import { padded, percent, short, split, tone } from "./decimal.js";
 import { el, heading, paint, put, rows } from "./dom.js";
 import { changed, follow, market, symbols, today } from "./markets.js";
 import { best, details, KINDS, names, STATES } from "./quality.js";
+import { steady, waiting } from "./steady.js";
 import { count, perSecond, span } from "./words.js";
 
 const DRAW_EVERY = 0.25, SORT_EVERY = 2, MARGIN = 6;  // seconds; rows beyond the edge
@@ -25,23 +28,23 @@ const COLUMNS = [  // key, head, class, what it means, by what it is sorted
 ];
 
 export function open(room, where) {
-  const bar = el("div", "bar tools"), box = el("div", "list"), node = el("table", "symbols"), note = el("span", "off note", "waiting for the first answer"), found = el("span", "unseen");
+  const bar = el("div", "bar tools"), box = el("div", "list"), node = el("table", "symbols"), note = el("span", "off note", "waiting for the first answer"), seen = el("span", "unseen");
   const search = Object.assign(el("input"), { type: "search", placeholder: "search  /", ariaLabel: "Search a symbol", autocomplete: "off", spellcheck: false });
   const quality = Object.assign(el("select"), { ariaLabel: "Filter by quality" });
   const [before, body, after] = ["space", "rows", "space"].map(name => el("tbody", name));
   for (const [value, text] of [["", "any quality"], ["trouble", "in trouble"], ...STATES.map(state => [state, state])]) quality.append(new Option(text, value));
-  bar.append(heading("h1", "", "Market"), search, quality, note, found);
+  bar.append(heading("h1", "", "Market"), search, quality, note, seen);
   Object.assign(box, { tabIndex: -1 });
   node.append(head(), before, body, after);
   node.setAttribute("aria-label", "Symbols");
-  found.setAttribute("role", "status");
+  seen.setAttribute("role", "status");
   for (const each of [before, after]) each.append(el("tr")), each.firstChild.append(el("td")), each.setAttribute("aria-hidden", "true");
   const nothing = el("p", "nothing off");
   box.append(node, nothing);
   room.append(bar, box);
 
-  const chosen = { search: "", sort: "symbol", quality: "" };
-  let order = [], height = 32, sorted = 0, pointed = false, drawn = null, focused = null, stop = null, width = "";
+  const chosen = { search: "", sort: "symbol", quality: "" }, hold = steady(box, () => arrange());
+  let order = [], height = 32, sorted = 0, late = 0, drawn = null, focused = null, stop = null, width = "";
 
   // ---- the address
 
@@ -50,20 +53,20 @@ export function open(room, where) {
     if (!COLUMNS.some(([key]) => key === chosen.sort.replace(/^-/, ""))) chosen.sort = "symbol";
     search.value = chosen.search;
     quality.value = chosen.quality;
-    arrange();
+    arrange(true);
   }
   function choose(change) {
     Object.assign(chosen, change);
     const params = new URLSearchParams(Object.entries(chosen).filter(([key, value]) => value && !(key === "sort" && value === "symbol")));
     history.replaceState(null, "", `#/market${params.size ? `?${params}` : ""}`);
     box.scrollTop = 0;
-    arrange();
-    put(found, order.length === 1 ? "1 symbol found" : `${count(order.length)} symbols found`);
+    arrange(true);
+    put(seen, order.length === 1 ? "1 symbol found" : `${count(order.length)} symbols found`);
   }
 
   // ---- which rows, in which order
 
-  function arrange() {
+  function arrange(asked) {
     const words = chosen.search.toUpperCase().split(/\s+/).filter(Boolean), { quality: wanted } = chosen;
     const down = chosen.sort.startsWith("-"), [, , , , by] = COLUMNS.find(([key]) => key === chosen.sort.replace(/^-/, ""));
     const keyed = [];
@@ -79,7 +82,9 @@ export function open(room, where) {
       if (a[0] == null || b[0] == null) return a[0] == null ? 1 : -1;
       return (a[0] < b[0] ? -1 : 1) * (down ? -1 : 1);
     });
-    order = keyed.map(([, symbol]) => symbol);
+    const matches = keyed.map(([, symbol]) => symbol), shown = new Set(order.map(({ name }) => name));
+    order = asked || !isHeld() ? matches : [...order.map(symbol => symbols.get(symbol.name) ?? symbol), ...matches.filter(({ name }) => !shown.has(name))];
+    late = order.length - matches.length;
     sorted = performance.now();
     for (const cell of node.tHead.rows[0].cells) {
       const own = cell.dataset.key === chosen.sort.replace(/^-/, "");
@@ -90,7 +95,7 @@ export function open(room, where) {
     put(nothing, order.length || !market.listed ? "" : symbols.size ? "No symbol is like that." : "No source has a symbol yet.");
     draw(true);
   }
-  const isHeld = () => pointed || box.contains(document.activeElement);
+  const isHeld = () => hold.held || box.contains(document.activeElement);
 
   // ---- drawing
 
@@ -188,15 +193,17 @@ export function open(room, where) {
     }
     for (const row of body.rows) { const symbol = symbols.get(row.cells[0].textContent); if (symbol) show.ages(symbol); }
     const told = STATES.filter(state => states[state]).map(state => `${count(states[state])} ${state}`);
-    if (market.listed) put(note, [order.length === symbols.size ? `${count(symbols.size)} symbols` : `${count(order.length)} of ${count(symbols.size)} symbols`, ...told, `${perSecond(rate)} trades/s`].join(" · "));
+    const found = order.length - late, all = `${count(symbols.size)} symbols`;
+    if (market.listed) put(note, [found === symbols.size ? all : `${count(found)} of ${all}`, ...told, `${perSecond(rate)} trades/s`, waiting(late)].filter(Boolean).join(" · "));
   }
   let timer = null, ticked = 0;
   function turn() {
     timer = setTimeout(turn, 1000 * DRAW_EVERY);
     if (document.hidden) return;
-    const now = performance.now(), grown = symbols.size !== turn.size || !turn.listed && market.listed;
+    const now = performance.now(), isGrown = symbols.size !== turn.size, isFirst = market.listed && !turn.listed;
     Object.assign(turn, { size: symbols.size, listed: market.listed });
-    if (grown || (now - sorted > 1000 * SORT_EVERY && (chosen.sort !== "symbol" || chosen.quality) && !isHeld())) arrange();
+    if (isFirst) arrange(true);  // until now there was nothing to sort by
+    else if (isGrown || (now - sorted > 1000 * SORT_EVERY && (chosen.sort !== "symbol" || chosen.quality) && !isHeld())) arrange();
     else draw(false);
     if (now - ticked > 1000) { ticked = now; tick(); }
   }
@@ -239,8 +246,6 @@ export function open(room, where) {
   box.onkeydown = keyed;
   box.addEventListener("focusin", event => { focused = event.target.closest("tbody tr")?.cells[0].textContent ?? focused; explain(event); });
   box.onpointerover = explain;
-  box.onpointerenter = () => { pointed = true; };
-  box.onpointerleave = () => { pointed = false; };
   box.onscroll = () => draw(false);
   addEventListener("keydown", slash);
   const resized = new ResizeObserver(() => { drawn = null; draw(false); });
@@ -252,6 +257,7 @@ export function open(room, where) {
     moved: read,
     close() {
       clearTimeout(timer);
+      hold.close();
       removeEventListener("keydown", slash);
       resized.disconnect();
       end();

@@ -59,7 +59,8 @@ export class Tree {
     this.#draw();
   }
   choose(path) {
-    this.#chosen = this.#current = path;
+    this.#chosen = path;
+    if (!this.#body.contains(document.activeElement)) this.#current = path;  // keys go on where the focus is
     for (let at = path; at.includes("/");) this.#folds.set(at = at.slice(0, at.lastIndexOf("/")), true);
     if (!this.#root) return;
     this.#draw(true);

@@ -327,7 +327,7 @@ async def test_a_stop_ends_all_calls() -> None:
         assert await s.status(ticks) == (14, "server going away; 2 came")
 
 
-async def test_quotas_hold() -> None:
+async def test_quotas_hold(mock_clock: MockClock) -> None:
     """Calls beyond the quota of an address are refused, with the time to wait; lasting ones are places."""
     async with stage(Limits(loopback=True, calls_per_second=0.3, sessions=1)) as s:  # three at once
         first = await s.client.call(f"{SERVICE}/StreamAggregates", ASK)
