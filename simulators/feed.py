@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, count
+from itertools import count
 from typing import TypeAlias
 
 import msgspec
@@ -43,7 +43,7 @@ def recorded(ticks: Iterable[Tick], *, loop: bool = False, rebase: bool = False)
 
     def begin(now_us: int) -> Iterator[Tick]:
         rounds = looped(kept) if loop else iter(kept)
-        return rebased(rounds, now_us) if rebase else rounds
+        return rebased(rounds, until_now(kept, now_us)) if rebase else rounds
 
     return Feed(symbols, begin)
 
@@ -62,16 +62,20 @@ def relabel(ticks: Iterable[Tick], names: Mapping[str, str]) -> Iterator[Tick]:
     )
 
 
-def rebased(ticks: Iterable[Tick], now_us: int) -> Iterator[Tick]:
-    """The ticks moved by whole milliseconds, so that the first trade happens at `now_us` or just before."""
-    rest = iter(ticks)
-    head: list[Tick] = []
-    for tick in rest:
-        head.append(tick)
-        if isinstance(tick.item, Trade):
-            step = (now_us - tick.item.timestamp_us) // 1000 * 1000
-            return (evolve(each, item=each.item.moved(us=step)) for each in chain(head, rest))
-    return iter(head)
+def rebased(ticks: Iterable[Tick], us: int) -> Iterator[Tick]:
+    """The ticks, whose items happen `us` microseconds later."""
+    return (evolve(tick, item=tick.item.moved(us=us)) for tick in ticks)
+
+
+def until_now(ticks: Sequence[Tick], now_us: int) -> int:
+    """By how many microseconds the ticks must be moved, if they are played from `now_us` on as they were
+    received: the most whole milliseconds with which no trade comes before it was sent. 0 without trades."""
+    ages = [tick.at_ns // 1000 - _sent_us(tick.item) for tick in ticks if isinstance(tick.item, Trade)]
+    return (now_us - ticks[0].at_ns // 1000 + min(ages)) // 1000 * 1000 if ages else 0
+
+
+def _sent_us(trade: Trade) -> int:
+    return max(trade.timestamp_us, trade.event_us or trade.timestamp_us)
 
 
 def looped(ticks: Sequence[Tick]) -> Iterator[Tick]:

@@ -87,10 +87,11 @@ def market(
 def generated(
     instruments: Sequence[Instrument] = BINANCE_MARKET, *, seed: int = 0, ids: Ids = "contiguous"
 ) -> Feed:
-    """A feed of generated trades; the first happens just after the feed is opened."""
+    """A feed of generated trades; the first happens when the feed is opened, because it is played at once."""
+    first_us = min((next(walk(each, seed=seed, start_us=0)).timestamp_us for each in instruments), default=0)
 
     def begin(now_us: int) -> Iterator[Tick]:
-        trades = market(instruments, seed=seed, start_us=now_us, ids=ids)
+        trades = market(instruments, seed=seed, start_us=now_us - first_us - 1, ids=ids)
         return (Tick(trade.timestamp_us * 1000, trade) for trade in trades)
 
     return Feed(frozenset(each.symbol for each in instruments), begin)

@@ -27,6 +27,7 @@ from simulators import (
     Trade,
     binance_dialect,
     blockchain_feed,
+    exchanges,
     generated,
     market,
     merge,
@@ -35,7 +36,7 @@ from simulators import (
     relabel,
     shipped,
 )
-from simulators.feed import looped, rebased
+from simulators.feed import looped
 
 
 def trades(feed: Any, count: int) -> list[Trade]:
@@ -90,21 +91,34 @@ def test_a_loop_of_nothing_is_nothing() -> None:
     assert list(looped(())) == []
 
 
-def test_rebasing_brings_the_first_trade_to_now() -> None:
-    """All times move by the same whole milliseconds, also those before the first trade."""
+def test_rebasing_moves_all_times_to_now() -> None:
+    """By the same whole milliseconds, also those before the first trade: the trade that was under way for the shortest
+    time comes within a millisecond after it was sent, and no trade comes before that."""
     book = StreamMessage("x@bookTicker", '{"u":1,"s":"X"}')
     ticks = (
         Tick(0, book),
-        Tick(5, Trade(1, "X", "buy", "1", "2", 1_000_250)),
-        Tick(9, Trade(2, "X", "sell", "3", "4", 1_500_000)),
+        Tick(5_000_000, Trade(1, "X", "buy", "1", "2", 1_000_250)),
+        Tick(504_000_000, Trade(2, "X", "sell", "3", "4", 1_490_000, event_us=1_503_000)),
+        Tick(600_000_000, Trade(3, "X", "sell", "3", "4", 1_510_000)),
     )
-    before, first, second = rebased(ticks, 9_000_000_999)
-    assert isinstance(first.item, Trade)
-    assert isinstance(second.item, Trade)
-    assert 0 <= 9_000_000_999 - first.item.timestamp_us < 1000
-    assert first.item.timestamp_us % 1000 == 250
-    assert second.item.timestamp_us - first.item.timestamp_us == 499_750
-    assert (before.item, first.at_ns, second.item.id) == (book, 5, 2)
+    before, *trades = recorded(ticks, rebase=True).open(9_000_000_999)
+    first, second, third = (each.item for each in trades if isinstance(each.item, Trade))
+    assert second.event_us is not None
+    assert 0 <= 9_000_000_999 + 504_000 - second.event_us < 1000
+    assert first.timestamp_us % 1000 == 250
+    assert second.timestamp_us - first.timestamp_us == 489_750
+    assert third.timestamp_us - first.timestamp_us == 509_750
+    assert (before.item, [each.at_ns for each in trades]) == (book, [each.at_ns for each in ticks[1:]])
+
+
+@pytest.mark.parametrize("name", exchanges.names())
+def test_no_trade_comes_before_it_has_happened(name: str) -> None:
+    """As fast as it happened, the shipped feeds have no trade of the future."""
+    now_us, first_ns = 1_800_000_000_000_123, None
+    for tick in islice(exchanges.find(name).feed().open(now_us), 500):
+        first_ns = tick.at_ns if first_ns is None else first_ns
+        assert isinstance(tick.item, Trade)
+        assert tick.item.timestamp_us <= now_us + (tick.at_ns - first_ns) // 1000
 
 
 def test_relabelling_changes_only_the_name() -> None:
@@ -275,9 +289,9 @@ def test_gappy_ids_grow_and_have_gaps() -> None:
 
 
 def test_a_generated_feed_begins_now() -> None:
-    """Its first trade happens just after it is opened."""
+    """Its first trade happens when it is opened."""
     feed: Feed = generated(seed=3)
     first = next(feed.open(10**15)).item
     assert isinstance(first, Trade)
-    assert 0 <= first.timestamp_us - 10**15 < 10_000_000
+    assert 0 <= 10**15 - first.timestamp_us <= 2
     assert feed.symbols == {"BTCUSDT", "ETHUSDT"}
