@@ -178,7 +178,10 @@ async def test_an_announced_end_comes_later(connect: Connect, mock_clock: MockCl
 
 async def test_another_numbering() -> None:
     """Ids go on elsewhere, and questions by HTTP know the new ones alone; the exchange remembers all."""
-    async with open_binance() as exchange, httpx.AsyncClient(base_url=exchange.rest_url) as http:
+    async with (
+        open_binance() as exchange,
+        httpx.AsyncClient(base_url=exchange.rest_url, timeout=None) as http,
+    ):
         await exchange.publish(Trade(1_000, "BTCUSDT", "buy", "1", "1", 1))
         exchange.renumber(-900)
         await exchange.publish(Trade(1_001, "BTCUSDT", "buy", "1", "1", 2))

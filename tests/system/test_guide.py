@@ -179,7 +179,7 @@ def test_five_minutes(reader: Callable[..., Reader], demo: dict[str, int]) -> No
 
 
 def _actors(me: Reader) -> str:
-    return httpx.get(f"http://127.0.0.1:{me.ports['8080']}/actors", trust_env=False).text
+    return httpx.get(f"http://127.0.0.1:{me.ports['8080']}/actors", trust_env=False, timeout=60).text
 
 
 def test_a_first_source(reader: Callable[..., Reader]) -> None:

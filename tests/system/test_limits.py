@@ -56,7 +56,8 @@ async def call(socket: WebSocketConnection, method: str, **params: Any) -> dict[
 
 
 def http(made: Daemon, address: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=made.http, transport=httpx.AsyncHTTPTransport(local_address=address))
+    transport = httpx.AsyncHTTPTransport(local_address=address)
+    return httpx.AsyncClient(base_url=made.http, transport=transport, timeout=None)
 
 
 async def test_sessions_of_one_address_are_bounded() -> None:
@@ -177,7 +178,7 @@ async def test_the_operators_own_listener_has_places_of_its_own(monkeypatch: pyt
     limits, operator = Limits(loopback=True), Operator(port=0)
     async with daemon(sources={}, limits=limits, operator=operator) as made:
         own = f"http://127.0.0.1:{made.lobby.operator_port}"
-        async with httpx.AsyncClient() as web:
+        async with httpx.AsyncClient(timeout=None) as web:
             assert (await web.get(f"{made.http}/health")).status_code == 503
             assert (await web.get(f"{own}/health")).status_code == 200
 

@@ -180,7 +180,7 @@ async def test_what_is_no_grpc_is_refused_by_http() -> None:
             assert reply.headers[":status"] == status
             assert reply.data.startswith(b"this is gRPC: ")
             assert not reply.trailers
-        async with httpx.AsyncClient(base_url=f"http://{s.address}", verify=False) as browser:
+        async with httpx.AsyncClient(base_url=f"http://{s.address}", verify=False, timeout=None) as browser:
             answer = await browser.get("/")
             assert (answer.status_code, answer.text) == (
                 505,
