@@ -479,7 +479,7 @@ async def test_what_was_there_before_is_not_counted_as_news() -> None:
             expect(venue.nth(4)).to_have_text(NONE)  # newest
             expect(page.locator(".numbers")).to_contain_text("high 102")
             s.now(s.trade, BTC, "104")
-            shown = "document.querySelector('.price').textContent === '104' && document.querySelector('.numbers').textContent"
+            shown = "() => document.querySelector('.price').textContent === '104' && document.querySelector('.numbers').textContent"
             assert "high 104" in page.wait_for_function(shown).json_value()
             s.now(s.trade, BTC, "101")
             expect(venue.nth(4)).to_have_text(re.compile(r"\d+ s"))

@@ -40,6 +40,7 @@ from dataflow.sources import lookout
 from dataflow.topics.candles import Bar
 from simulators import Exchange, open_binance
 from simulators import Trade as Simulated
+from tests.support.waiting import until
 from tests.system.daemon import Daemon, client, connection, daemon, from_binance
 
 SYMBOL = "BTC-USDT"
@@ -229,13 +230,15 @@ async def publish(exchange: Exchange, built: Daemon, *ids: int) -> None:
 
 async def test_every_call_is_answered_as_it_is_shown(readme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The examples are sent to a daemon; the answers have the members that the README shows."""
-    # It shows a symbol that was not looked at yet, as in its first second.
-    monkeypatch.setattr(lookout, "LOOK_EVERY", 86_400.0)
+    monkeypatch.setattr(lookout, "LOOK_EVERY", 0.01)
     shown = list(messages(readme))
     calls = [(call, answer) for (arrow, call), (_, answer) in pairwise(shown) if arrow == "→"]
     assert len(calls) == 11
     async with stage(can_be_asked=True) as (exchange, built), client(built.url) as c:
+        pulses = built.core.sources["binance"].vitals.pulses
+        await until(lambda: SYMBOL in pulses)
         await publish(exchange, built, 1, 2)
+        await until(lambda: pulses[SYMBOL].grade is Grade.LIVE and pulses[SYMBOL].missing == 0)
         for call, expected in calls:
             assert expected["id"] == call["id"]
             answer = await c.ask(call["method"], **call.get("params", {}))
