@@ -33,6 +33,7 @@ PAST, LIVE = 1200, 600  # trades before the clients come, and while they are the
 LAST = PAST + LIVE
 ALL = [(n, str(n)) for n in range(1, LAST + 1)]
 AT_LEAST = 200  # bytes of an update in an answer, uncompressed
+NEVER = 86_400.0  # seconds
 
 Follow: TypeAlias = Callable[[int, int], Awaitable[tuple[list[tuple[int, str]], int]]]
 
@@ -90,7 +91,8 @@ class Stage:
 
 @asynccontextmanager
 async def stage(**tables: Any) -> AsyncIterator[Stage]:
-    tables = {"fanout": FanOut(interval=0.2), **tables}  # many leave together, however slow the machine is
+    # Many leave together, and no ping comes, however slow the machine is: `by_wsproto` knows none.
+    tables = {"fanout": FanOut(interval=0.2), "session": Session(ping_interval=NEVER), **tables}
     with trio.fail_after(60):
         async with (
             open_binance() as exchange,
@@ -141,6 +143,7 @@ async def metric(d: Daemon, name: str) -> float:
 async def test_clients_in_python_and_node_get_every_trade_once() -> None:
     """`websockets`, wsproto and `ws` for Node, at the same time: a long past in pieces, live runs, and a
     return in their midst. A third of the bytes at most, however few leave together."""
+    await trio.to_thread.run_sync(node.install)  # it may take longer than the stage stands
     async with stage() as s:
         before = await metric(s.daemon, 'dataflow_deflate_bytes_total{side="before"}')
 
@@ -150,7 +153,7 @@ async def test_clients_in_python_and_node_get_every_trade_once() -> None:
             def run() -> tuple[list[tuple[int, str]], int]:
                 got: list[tuple[int, str]] = []
                 # With a bound it would leave what it has not read, and wait 10 s for the answer to its goodbye.
-                with connect(s.daemon.url, max_size=1 << 26, max_queue=None) as ws:
+                with connect(s.daemon.url, max_size=1 << 26, max_queue=None, open_timeout=None) as ws:
                     assert [each.name for each in ws.protocol.extensions] == ["permessage-deflate"]
                     ws.send(subscribe(position))
                     while not got or got[-1][0] < last:
@@ -214,10 +217,10 @@ async def test_a_browser_gets_every_trade_once() -> None:
 
 async def test_a_slow_reader_is_told_what_it_missed() -> None:
     """Whole payloads and parts of them are dropped: what it gets and its gaps are all places, each once."""
-    # No ping comes while a slow machine takes its time: this client knows none.
-    session = Session(outbox=300, slow_client=SlowClient.DROP_OLDEST, ping_interval=86_400.0)
+    session = Session(outbox=300, slow_client=SlowClient.DROP_OLDEST, ping_interval=NEVER)
     last = PAST + 6_000
     async with stage(session=session) as s, by_wsproto(s.daemon, receive_buffer=4096) as slow:
+        await until(lambda: len(s.daemon.lobby.clients))  # the answer to its handshake came before
         [served] = s.daemon.lobby.clients
         served._wire._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         await slow.say(subscribe(s.since(PAST)))
@@ -272,7 +275,7 @@ async def test_it_can_be_switched_off() -> None:
     async with stage(gateway=Gateway(port=0, deflate=False)) as s:
 
         def offer() -> Any:
-            with connect(s.daemon.url) as ws:
+            with connect(s.daemon.url, open_timeout=None) as ws:
                 return ws.protocol.extensions
 
         assert await trio.to_thread.run_sync(offer) == []

@@ -231,7 +231,7 @@ async def test_the_page_goes_on_across_lives(ends: str, tmp_path: Path) -> None:
 
 
 async def events(life: Life, last_id: str, count: int) -> list[dict[str, Any]]:
-    """The first events for a client that has so much, as lines."""
+    """The first `count` events for a client that has so much, as lines."""
     headers = {"Accept": "application/x-ndjson", "Last-Event-ID": last_id}
     found: list[dict[str, Any]] = []
 
@@ -247,7 +247,7 @@ async def events(life: Life, last_id: str, count: int) -> list[dict[str, Any]]:
         nursery.start_soon(listen, response)
         await until(lambda: len(found) >= count)
         nursery.cancel_scope.cancel()
-    return found
+    return found[:count]
 
 
 async def status(life: Life) -> dict[str, Any]:

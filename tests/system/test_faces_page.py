@@ -36,7 +36,7 @@ SYMBOL = "BTC-USDT"
 
 @asynccontextmanager
 async def trading(**tables: Any) -> AsyncIterator[Daemon]:
-    """A daemon with one symbol, which trades all the time, and a source for producers."""
+    """A daemon with one symbol, which has traded and trades all the time, and a source for producers."""
     ticks = ticks_protobuf.Settings(connector="ticks_protobuf", port=own_port())
     async with (
         open_binance() as exchange,
@@ -53,6 +53,7 @@ async def trading(**tables: Any) -> AsyncIterator[Daemon]:
                 await trio.sleep(0.05)  # the pace of a market
 
         nursery.start_soon(trade)
+        await until(lambda: d.core.history(SYMBOL).last)  # else there is no price and no day
         yield d
         nursery.cancel_scope.cancel()
 
@@ -107,7 +108,7 @@ async def test_everything_that_a_browser_speaks_can_be_tried() -> None:
             urlsplit(d.http).netloc
         }
         assert disabled == []
-        await d.until(lambda: not len(d.lobby.clients))
+        await until(lambda: not len(d.lobby.clients))
         assert d.crashes() == []
 
 
@@ -162,9 +163,11 @@ async def test_lines_to_copy_do_what_they_say() -> None:
 
 # Runs programs in threads of one interpreter: each of its own would cost a second. Each says its name before its words.
 # `sys.stdout` loses lines that several threads write at once, before Python 3.12; a pipe takes short ones whole, and
-# lays others into each other. Libraries that load their parts late are imported by one thread alone.
+# lays others into each other. Libraries that load their parts late are imported by one thread alone. They wait as long
+# as it takes: all programs of the test start at once.
 TOGETHER = """
-import ast, json, os, sys, threading
+import ast, inspect, json, os, sys, threading
+import httpx, websockets
 
 def run(name, program):
     def say(*words, **how):
@@ -175,6 +178,9 @@ programs = json.loads(sys.argv[1])
 for program in programs.values():
     imports = [each for each in ast.parse(program).body if isinstance(each, (ast.Import, ast.ImportFrom))]
     exec(compile(ast.Module(imports, []), "imports", "exec"), {})
+for ask in (httpx.get, httpx.post, httpx.stream):
+    inspect.unwrap(ask).__kwdefaults__["timeout"] = None
+websockets.connect.__init__.__kwdefaults__["open_timeout"] = None
 for named in programs.items():
     threading.Thread(target=run, args=named).start()
 """
