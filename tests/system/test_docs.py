@@ -24,6 +24,7 @@ from dataflow.settings.schema import Chaos, FaceSettings, Gateway, Operator, Set
 from simulators import Trade, open_binance
 from tests.support.browser import Heard, browse
 from tests.support.lacking import without
+from tests.support.waiting import until
 from tests.system.daemon import Daemon, client, daemon, from_binance, http_client
 
 NAMES = plugs.names("faces")
@@ -56,8 +57,9 @@ async def stage(**tables: Any) -> AsyncIterator[Stage]:
         daemon(sources=from_binance(exchange.url, "BTC-USDT", "ETH-USDT", eager=True), **tables) as d,
         http_client(d.http) as http,
     ):
-        await exchange.wait_subscribed(["BTCUSDT"])
+        await d.until_carried("BTC-USDT")
         await exchange.publish(Trade(1, "BTCUSDT", "buy", "61711.4", "0.0004", 1_700_000_000_000_000))
+        await until(lambda: d.core.history("BTC-USDT").last == 1)
         yield Stage(d, http, (await http.get("/openapi.json")).json())
 
 

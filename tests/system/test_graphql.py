@@ -20,6 +20,7 @@ from attrs import define, evolve, field
 from gql.transport.httpx import HTTPXAsyncTransport
 from gql.transport.websockets import WebsocketsTransport
 from playwright.sync_api import Page
+from trio.testing import MockClock
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from actors import session as actors_session
@@ -27,7 +28,7 @@ from actors.outbox import SlowClient
 from dataflow.cache.archive import Places
 from dataflow.domain import Topic
 from dataflow.domain.topic import DAYS, TRADES
-from dataflow.faces.graphql import Settings, conversation
+from dataflow.faces.graphql import Settings
 from dataflow.faces.graphql.conversation import Operations
 from dataflow.faces.graphql.selections import RESULTS, Selection
 from dataflow.faces.graphql.transport_ws import SUBPROTOCOL
@@ -86,6 +87,13 @@ class Talk:
 
     async def subscribe(self, id: str, query: str, **variables: Any) -> None:
         await self.say({"id": id, "type": "subscribe", "payload": {"query": query, "variables": variables}})
+
+    async def until_done(self) -> None:
+        """Returns when the daemon has done all that was said: it answers in order."""
+        pong = {"type": "pong", "payload": {"said": "all"}}
+        await self.say(pong | {"type": "ping"})
+        await until(lambda: pong in self.heard)
+        self.heard.remove(pong)
 
     async def listen(self) -> None:
         try:
@@ -162,8 +170,9 @@ async def test_gql_over_http() -> None:
         await s.publish(2)
 
         async def ask() -> Any:
-            transport = HTTPXAsyncTransport(url(s))
-            async with gql.Client(transport=transport, fetch_schema_from_transport=True) as session:
+            transport = HTTPXAsyncTransport(url(s), timeout=None)
+            patient = gql.Client(transport=transport, fetch_schema_from_transport=True, execute_timeout=None)
+            async with patient as session:
                 request = gql.gql(f"query($s: String!) {{{BAR}}}")
                 request.variable_values = {"s": "btcusdt"}
                 return await session.execute(request)
@@ -377,7 +386,12 @@ async def test_gql_over_websockets() -> None:
         got: list[dict[str, Any]] = []
 
         async def follow() -> None:
-            transport = WebsocketsTransport(url(s).replace("http", "ws"), subprotocols=[SUBPROTOCOL])
+            transport = WebsocketsTransport(
+                url(s).replace("http", "ws"),
+                subprotocols=[SUBPROTOCOL],
+                connect_timeout=None,
+                ack_timeout=None,
+            )
             async with gql.Client(transport=transport) as session:
                 request = gql.gql(TICKS)
                 request.variable_values = {"s": "btc-usdt"}
@@ -538,7 +552,7 @@ async def test_a_symbol_that_does_not_exist_may_come() -> None:
         assert c.heard == []
         settings = from_binance(s.exchange.url, SYMBOL, "SOL-USDT", eager=True)
         await s.daemon.reload(evolve(s.daemon.hall.settings, sources=settings))
-        await s.exchange.wait_subscribed(["BTCUSDT", "SOLUSDT"])
+        await s.daemon.until_carried("SOL-USDT")
         for n in (1, 2):
             await s.exchange.publish(
                 Trade(
@@ -605,13 +619,17 @@ async def test_another_subprotocol_is_4406(s: Stage) -> None:
             assert c.closed == (4406, "Subprotocol not acceptable")
 
 
-async def test_who_does_not_begin_is_4408(s: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_does_not_begin_is_4408(s: Stage, mock_clock: MockClock) -> None:
     """After 3 s. Whoever has begun may be silent."""
-    assert conversation.INIT_WITHIN == 3.0
     async with talk(s) as begun:
-        monkeypatch.setattr(conversation, "INIT_WITHIN", 0.2)
         async with talk(s, init=False) as c:
             await c.say({"type": "ping"})
+            await until(lambda: c.heard)
+            assert c.heard == [{"type": "pong"}]
+            mock_clock.jump(2.9)
+            await until(lambda: True)
+            assert c.closed is None
+            mock_clock.jump(0.2)
             await until(lambda: c.closed)
             assert c.heard == [{"type": "pong"}]
             assert c.closed == (4408, "Connection initialisation timeout")
@@ -631,6 +649,7 @@ async def test_an_id_may_be_used_again(s: Stage) -> None:
             await until(lambda: listeners(s) == 1)
             await c.say({"type": "complete", "id": "a"})
             await until(lambda: listeners(s) == 0)
+        await c.until_done()
         kinds = [message["type"] for message in c.heard]
         assert kinds == ["next", "complete", "error"] * 2
         assert c.closed is None
@@ -650,12 +669,13 @@ async def test_a_client_cannot_have_each_trade_any_number_of_times(s: Stage) -> 
         )
         await c.say({"type": "complete", "id": IDS[0]})
         await c.subscribe("more", 'subscription {trades(symbol: "BTCUSDT") {offset}}')
+        await c.until_done()
         await s.publish(1)
         await until(lambda: c.offsets("more"))
         assert [c.offsets(id) for id in IDS] == [[], *[[1]] * 19]
 
 
-async def test_quotas_hold_for_operations() -> None:
+async def test_quotas_hold_for_operations(mock_clock: MockClock) -> None:
     """Too many at once, or too fast: an error for that operation, and the connection goes on."""
     session, limits = Session(max_subscriptions=3), Limits(loopback=True, calls_per_second=1)
     async with stage(session=session, limits=limits) as s, talk(s) as c:
@@ -676,7 +696,7 @@ async def test_quotas_hold_for_operations() -> None:
         assert c.closed is None
 
 
-async def test_new_documents_cost_more_than_their_length() -> None:
+async def test_new_documents_cost_more_than_their_length(mock_clock: MockClock) -> None:
     """Whoever sends one after the other is held up, over HTTP and WebSocket; one that is known costs what it is."""
     async with (
         stage(limits=Limits(loopback=True, bytes_per_second=1500)) as s,
@@ -741,7 +761,7 @@ async def test_a_client_that_does_not_read_holds_nobody_up(policy: SlowClient) -
         async with talk(s) as slow:
             for id in IDS:
                 await slow.subscribe(id, f'subscription {{trades(symbol: "BTCUSDT") {{offset {LONG}}}}}')
-            await until(lambda: listeners(s) == 2)
+            await slow.until_done()
             (deaf,) = [
                 each for each in s.daemon.lobby.clients if each.lanes[TOPIC].rendering.format is RESULTS
             ]
@@ -766,7 +786,7 @@ async def test_a_slow_follower_of_the_day_gets_the_newest_state() -> None:
     async with stage() as s, talk(s) as slow:
         for id in IDS:
             await slow.subscribe(id, f'subscription {{marketData(symbol: "BTCUSDT") {{volume {LONG}}}}}')
-        await until(lambda: listeners(s, DAYS) == 1)
+        await slow.until_done()
         (deaf,) = s.daemon.lobby.clients
         slow.reads = trio.Event()
         while not deaf.waiting:

@@ -87,7 +87,7 @@ async def test_event_stream_over_the_quota_names_it() -> None:
         assert int(answer.headers["Retry-After"]) > 0
 
 
-async def test_bodies_of_requests_are_paid_for() -> None:
+async def test_bodies_of_requests_are_paid_for(mock_clock: MockClock) -> None:
     """What a client sends costs others as well: it counts, whatever the answer is."""
     async with limited(bytes_per_second=200.0) as made, http(made, STRANGER) as web:
         assert (await web.post("/health", content=b"x" * 5_000)).status_code == 405
@@ -107,7 +107,7 @@ async def test_subscriptions_of_one_address_are_bounded() -> None:
         assert "result" in await call(one, "subscribe", symbol="ETH-USDT")
 
 
-async def test_calls_of_one_address_are_bounded() -> None:
+async def test_calls_of_one_address_are_bounded(mock_clock: MockClock) -> None:
     """A flood is told -32002 and 429 with the time to wait, alone and in a batch; others are served."""
     async with (
         limited(calls_per_second=0.1) as made,
@@ -134,7 +134,7 @@ async def test_calls_of_one_address_are_bounded() -> None:
             assert 'dataflow_limits_refused_total{what="calls"} 4.0' in (await web.get("/metrics")).text
 
 
-async def test_answers_are_paid_for() -> None:
+async def test_answers_are_paid_for(mock_clock: MockClock) -> None:
     """Who has had more bytes than its share waits, however few calls that took."""
     async with limited(bytes_per_second=10.0) as made, client(made, STRANGER) as one:
         assert "result" in await call(one, "getSymbols")

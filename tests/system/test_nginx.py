@@ -21,6 +21,7 @@ from httpx_sse import EventSource, aconnect_sse
 from playwright.sync_api import Page, expect
 from trio_websocket import ConnectionRejected, wrap_client_stream
 
+from dataflow.domain import Topic
 from dataflow.gateway.identity import Principal
 from dataflow.server.handshake import Handshake
 from dataflow.settings.schema import Gateway, Operator
@@ -126,7 +127,7 @@ async def stage(checkout: Path, folder: Path, operator: Operator | None = None) 
                 base_url=f"https://localhost:{port}", verify=tls, http2=True, timeout=None
             ) as http,
         ):
-            await exchange.wait_subscribed(["BTCUSDT"])
+            await d.until_carried("BTC-USDT")
             addresses: list[str] = []
             identify = d.hall.identify
 
@@ -165,6 +166,7 @@ async def test_trades_travel_through_the_proxy(tmp_path: Path, checkout: Path) -
         await listener.call("subscribe", symbol="BTC-USDT")
         async with aconnect_sse(s.http, "GET", "/feed/api/v1/stream/BTC-USDT") as stream:
             nursery.start_soon(hear, stream)
+            await until(lambda: s.daemon.core.topics.subscribers.get(Topic("trades", "BTC-USDT")) == 2)
             for n in (1, 2):
                 at = 1_700_000_000_000_000 + n
                 sold = Trade(id=n, symbol="BTCUSDT", side="sell", price="2.5", qty="1", timestamp_us=at)

@@ -63,6 +63,7 @@ async def stomp_py(s: Stage) -> AsyncIterator[tuple[stomp.WSConnection, Listener
     connection.set_listener("", listener)
     await trio.to_thread.run_sync(partial(connection.connect, "user", "secret", wait=True))
     try:
+        await until(lambda: listener.of("connected"))  # the library tells it a moment later
         yield connection, listener
     finally:
         with trio.CancelScope(shield=True):
