@@ -90,6 +90,7 @@ class Program:
     def _go_on(self) -> None:
         if self._resumed is not None:
             self._resumed.set()
+            self._resumed = None  # it is held no more, whatever the next pause waits for
 
     def _take(self, event: Any, positions: Mapping[str, Any]) -> None:
         """In the test's loop: an event and its place are seen together."""

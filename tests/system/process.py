@@ -104,6 +104,11 @@ class Life:
         while await self.metric("dataflow_history_entries_total") < entries:
             await trio.lowlevel.checkpoint()
 
+    async def until_on_disk(self) -> None:
+        """Returns once all that came is written. Clients of the daemon may hear of a trade earlier."""
+        while await self.metric("dataflow_history_behind_seconds"):
+            await trio.lowlevel.checkpoint()
+
     async def until_ready(self) -> httpx.Response:
         """Returns once /ready answers with anything."""
         async with http_client(self.http) as http:

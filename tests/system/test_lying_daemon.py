@@ -73,6 +73,7 @@ async def test_no_connection_follows_another_at_once(backend: str) -> None:
         following(liar.url, backend, "A") as program,
     ):
         await liar.until_asked(2)
+        await program.until(lambda: program.of("lost"))
         [lost] = program.of("lost")
         assert lost.retry_in == pytest.approx(0.05)
 
