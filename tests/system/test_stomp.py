@@ -15,10 +15,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed
 
 from actors.outbox import SlowClient
-from dataflow.faces.stomp import Face
+from dataflow.faces.stomp import Face, requests
 from dataflow.faces.stomp.conversation import CONNECT_WITHIN
+from dataflow.faces.stomp.requests import GONE_AFTER
 from dataflow.gateway.identity import ANONYMOUS
-from dataflow.server.response_wire import InboxFull, ResponseWire
+from dataflow.server.response_wire import CLOSE_WITHIN, InboxFull, ResponseWire
 from dataflow.settings.schema import Gateway, Limits, Session
 from tests.support.waiting import until
 from tests.system.daemon import client as jsonrpc_client
@@ -446,7 +447,7 @@ async def test_a_slow_client_gets_the_newest_state_and_never_goes_back() -> None
         assert session.ended is None
 
 
-async def test_a_flood_is_refused_in_the_protocol_s_words() -> None:
+async def test_a_flood_is_refused_in_the_protocol_s_words(mock_clock: MockClock) -> None:
     """Calls are paid for, and the one who has too many is told and closed; in one message or in many."""
     limits = Limits(calls_per_second=1, loopback=True)
     for text, times in (("\n", 12), ("ACK\nid:1\n\n\0", 12), ("ACK\nid:1\n\n\0" * 20, 1)):
@@ -460,7 +461,7 @@ async def test_a_flood_is_refused_in_the_protocol_s_words() -> None:
 
 
 @pytest.mark.parametrize("subject", ["frames", "signals"])
-async def test_bytes_are_paid_for(subject: str) -> None:
+async def test_bytes_are_paid_for(subject: str, mock_clock: MockClock) -> None:
     """What a client has sent, and what a signal costs by the number of those who hear it."""
     limits = Limits(bytes_per_second=5_000, loopback=True)
     async with stage(limits=limits) as s, client(s.daemon) as one:
@@ -674,7 +675,7 @@ async def test_a_path_that_is_none_of_sockjs_is_a_404(path: str) -> None:
         assert s.sessions == 0
 
 
-async def test_a_client_by_polls_alone() -> None:
+async def test_a_client_by_polls_alone(mock_clock: MockClock) -> None:
     """Each poll brings one batch; what the client sends goes beside; the server's word means nothing."""
     async with stage() as s, http_client(s.daemon.http) as http:
         await s.publish(("1.5", "1"))
@@ -702,6 +703,8 @@ async def test_a_client_by_polls_alone() -> None:
         await http.post("/ws/000/me/xhr_send", content=json.dumps(["DISCONNECT\nreceipt:r\n\n\0"]))
         last = (await http.post("/ws/000/me/xhr")).text
         assert last.splitlines()[-1] == 'c[3000,"Go away!"]'
+        await wait_all_tasks_blocked()
+        mock_clock.jump(CLOSE_WITHIN)  # a last word has its time
         await settled(s)
         assert (await http.post("/ws/000/me/xhr_send", content='["x"]')).status_code == 404
 
@@ -813,8 +816,12 @@ async def signal_on_and_on(s: Stage) -> None:
             await until(lambda: all(session.waiting < 5 for session in s.daemon.lobby.clients))
 
 
-async def test_a_client_without_a_response_is_gone(mock_clock: MockClock) -> None:
+async def test_a_client_without_a_response_is_gone(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After 5 s, and with all that it followed."""
+    assert GONE_AFTER == 5.0
+    monkeypatch.setattr(requests, "GONE_AFTER", GONE_AFTER)
     async with stage() as s, http_client(s.daemon.http) as http:
         await http.post("/ws/0/me/xhr")
         text = f"CONNECT\n\n\0SUBSCRIBE\ndestination:{MARKET_DATA}\n\n\0"
