@@ -82,7 +82,7 @@ _Outgoing: TypeAlias = Piece | _Goodbye | _Ready
 
 @define(eq=False)
 class Connection:
-    """The exchange's view of one client. `turn`: who holds it may write on `stream`.
+    """The exchange's view of one client. `turn`: its holder may write on `stream`.
 
     `sent` counts messages that were written to the socket, `swallowed` those that were lost in a stall or to
     a `mute`. `allowed`: frames of the client within one second.

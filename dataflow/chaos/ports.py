@@ -1,8 +1,8 @@
 """Ports for a daemon that must come back to the one it had.
 
 A port that was only looked at can belong to another program before the daemon takes it, or between two of
-its lives. These stay bound meanwhile, without a listener. The kernel gives such a port to nobody who does not
-name it, refuses connections to it, and lets listen there whoever reuses addresses, as the daemon does.
+its lives. These stay bound meanwhile, without a listener. The kernel then picks such a port for nobody and
+refuses connections to it. The daemon can listen there: it reuses addresses.
 """
 
 from __future__ import annotations
