@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 from dataflow.cli import app
 from dataflow.domain.quality import Grade
@@ -83,6 +84,8 @@ async def test_it_is_read_in_a_browser(
 
     def visit(page: Any, heard: Heard) -> tuple[str, Heard]:
         page.goto(f"{http}/feed/docs/guide/")
+        # Before that the page does not hear what is typed.
+        expect(page.locator(".md-search-result__meta")).to_have_text("Type to start searching")
         page.locator(".md-search__input").fill("overrun")
         found = page.locator(".md-search-result__link", has_text="overrun").first
         found.wait_for()

@@ -6,7 +6,6 @@ import gc
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from socket import socket
 from typing import Any
 
 import httpx
@@ -25,6 +24,7 @@ from dataflow.gateway.room import Room
 from dataflow.server.accepting import SAME_ADDRESS
 from dataflow.settings.schema import Limits, Operator, Settings
 from supervisors import Child, Supervisor, open_supervisor
+from tests.support.descriptors import free_descriptors
 from tests.support.waiting import until
 from tests.system.daemon import Daemon, daemon, from_binance
 
@@ -174,15 +174,15 @@ async def test_reloaded_limits_hold_for_silent_connections_too() -> None:
 async def test_the_operators_own_listener_has_places_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """When clients have all descriptors that are theirs, the operator still gets in there, from any address."""
     gc.collect()  # what tests before left gives its descriptors back now, not in between
-    with socket() as lowest_free:
-        room = Room(1, ceiling=lowest_free.fileno() + 2)  # the listeners stand there
-    monkeypatch.setattr(lobby, "Room", lambda _sessions: room)
     limits, operator = Limits(loopback=True), Operator(port=0)
-    async with daemon(sources={}, limits=limits, operator=operator) as made:
-        own = f"http://127.0.0.1:{made.lobby.operator_port}"
-        async with httpx.AsyncClient(timeout=None) as web:
-            assert (await web.get(f"{made.http}/health")).status_code == 503
-            assert (await web.get(f"{own}/health")).status_code == 200
+    with free_descriptors() as lowest:
+        room = Room(1, ceiling=lowest + 2)  # the listeners stand there
+        monkeypatch.setattr(lobby, "Room", lambda _sessions: room)
+        async with daemon(sources={}, limits=limits, operator=operator) as made:
+            own = f"http://127.0.0.1:{made.lobby.operator_port}"
+            async with httpx.AsyncClient(timeout=None) as web:
+                assert (await web.get(f"{made.http}/health")).status_code == 503
+                assert (await web.get(f"{own}/health")).status_code == 200
 
 
 class _Greedy:

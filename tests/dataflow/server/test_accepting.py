@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -23,24 +20,10 @@ from dataflow.server.handshake import Handshake, Socket
 from dataflow.server.serve import NoRoomError
 from dataflow.server.socket_wire import SocketWire
 from tests.dataflow.server.wires_client import connect, get, read_head, read_to_end, serving, websocket_app
+from tests.support.descriptors import free_descriptors
 from tests.support.waiting import until, until_deadline_within
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-@contextmanager
-def free_descriptors() -> Iterator[int]:
-    """The lowest descriptor that is free. So are all above it, while those below it are in use.
-
-    Tests before this one may have left some open, with free ones between them: these are filled meanwhile.
-    """
-    highest = max(map(int, os.listdir("/proc/self/fd")))
-    with ExitStack() as filled:
-        while (last := socket.socket()).fileno() <= highest:
-            filled.enter_context(last)
-        lowest = last.fileno()
-        last.close()
-        yield lowest
 
 
 async def test_silent_connections_keep_nobody_out(mock_clock: MockClock) -> None:
