@@ -262,7 +262,7 @@ class Connection:
         return piece
 
     async def _act(self, out: Wait | _Ready | _Goodbye) -> bool:
-        """What is no text. Whether it is the end."""
+        """Act on all but texts. Returns whether it is the end."""
         self._emptied.unpark_all()
         match out:
             case Wait():

@@ -98,7 +98,7 @@ Answer: TypeAlias = dict[str, Any]
 
 @attrs.frozen
 class Answers:
-    """What the daemon says at its endpoints. `missing`: those that it does not have."""
+    """The answers of the daemon at its endpoints. `missing`: those that it does not have."""
 
     tree: Answer
     ready: Answer
@@ -154,23 +154,16 @@ def _print(console: Console, picture: Picture | Text) -> None:
 
 
 def _watch(first: Answers, base: str, token: str | None, interval: float, everything: bool) -> None:
-    watched = Watched(partial(_asked, base, token), Said(first))
+    watched, pause = Watched(partial(_asked, base, token), Said(first)), partial(time.sleep, interval)
     console = Console()
     if not can_redraw(console):  # one tree after the other
-        for said in _looks(watched, interval):
+        for said in watched.looks(pause):
             _print(console, Text(said.trouble) if said.trouble else _drawn(said.answer, base, everything))
         return
     with Live(console=console, auto_refresh=False, screen=True) as live:
-        for said in _looks(watched, interval):
+        for said in watched.looks(pause):
             picture = _drawn(said.answer, base, everything, said.old)
             live.update(attrs.evolve(picture, height=console.height), refresh=True)
-
-
-def _looks(watched: Watched[Answers], interval: float) -> Iterator[Said[Answers]]:
-    yield watched.said
-    while True:
-        time.sleep(interval)
-        yield watched.look()
 
 
 def draw(answers: Answers, base: str, everything: bool = False) -> Picture:

@@ -2,7 +2,7 @@
 
 Rules of this file: `Tail` decides without I/O. The link of the client (`dataflow.client.link`) connects, and
 goes on behind the position of every symbol after a lost connection. What the daemon cannot bring back, or
-takes back, tail says. What is the same of many symbols is one line. Text from the daemon reaches the terminal
+takes back, tail says. The same news of many symbols are one line. Text from the daemon reaches the terminal
 as text, never as an escape code.
 """
 

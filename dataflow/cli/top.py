@@ -11,8 +11,9 @@ import json as json_
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from time import monotonic
-from typing import Annotated, Any, Final, Literal, NoReturn
+from typing import Annotated, Any, Final, Literal
 
 from attrs import define, field, frozen
 from cyclopts import Parameter
@@ -186,7 +187,7 @@ def top(
 
 @frozen
 class Seen:
-    """What one look has seen: the sorted rows, how many there are in all, and the state of the daemon."""
+    """The result of one look: the sorted rows, how many there are in all, and the state of the daemon."""
 
     by: str
     rows: Sequence[Row]
@@ -196,7 +197,7 @@ class Seen:
 
 @define
 class Look:
-    """What is looked at."""
+    """The question that is asked at each look."""
 
     base: str
     token: str | None
@@ -383,7 +384,7 @@ def _watch(look: Look, interval: float) -> None:
         watched = Watched(look.ask, Said(look.ask()))
     console = _console()
     if not can_redraw(console):
-        _go_on(watched, look.base, console, interval)
+        return _go_on(watched, look.base, console, interval)
     with single_keys() as (pressed, has_keys), Live(console=console, auto_refresh=False, screen=True) as live:
         said = watched.said
         while True:
@@ -392,16 +393,13 @@ def _watch(look: Look, interval: float) -> None:
             )
             key = pressed(interval)
             if key == "q":
-                return
+                return None
             if key in _KEYS and _KEYS[key] != look.by:
                 look.by, look.sort = _KEYS[key], None
             said = watched.look()
 
 
-def _go_on(watched: Watched[Seen], base: str, console: Console, interval: float) -> NoReturn:
-    """One look after the other. What was there while there is no answer stands above already."""
-    said = watched.said
-    while True:
+def _go_on(watched: Watched[Seen], base: str, console: Console, interval: float) -> None:
+    """One look after the other, for ever. The last answer stands above the trouble already."""
+    for said in watched.looks(partial(without_keys, interval)):
         console.print(picture(said.answer, base, console) if said.trouble is None else Text(said.trouble))
-        without_keys(interval)
-        said = watched.look()

@@ -1,13 +1,13 @@
 """A question to the daemon that is asked again and again while somebody watches.
 
 Rules of this file. It is asked in a thread, one at a time, so that a daemon that hangs is told within
-`PATIENCE` and keeps nobody from the keys. What it said last is kept, with its time, until it says something
-else: an answer that is late still counts.
+`PATIENCE` and keeps nobody from the keys. Its last answer is kept, with its time, until there is a newer one:
+an answer that is late still counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from datetime import UTC, datetime
 from threading import Thread
@@ -39,7 +39,7 @@ class Said(Generic[T]):
 
     @property
     def old(self) -> str:
-        """What to say above an answer that is not of now; else nothing."""
+        """The words above an answer that is not of now; else nothing."""
         return f"{self.trouble}; below is what it said at {moment(self.at)}" if self.trouble else ""
 
 
@@ -53,6 +53,13 @@ class Watched(Generic[T]):
     _asked_at: datetime = field(factory=_now)
     _since: datetime | None = None  # the oldest question without an answer
     _why: str = ""
+
+    def looks(self, pause: Callable[[], object]) -> Iterator[Said[T]]:
+        """The newest answer, and one more look after each pause."""
+        yield self.said
+        while True:
+            pause()
+            yield self.look()
 
     def look(self) -> Said[T]:
         """Ask, unless a question is under way; what is known then. A late answer is waited for only once."""

@@ -10,8 +10,8 @@ symbol is `quiet`. If it is newer, and ours has not moved `GRACE` seconds after 
 came since, and when nothing came, with the answer before it, or with our newest trade if that is newer.
 
 Nobody knows how a symbol fares before its first sign of life: a trade, or an answer with nothing newer. Until
-then it is `quiet`, and the reason says so. What is there at the first look at a subscription is no sign: it
-may be of the past, told with that.
+then it is `quiet`, and the reason says so. A trade that is there at the first look at a subscription is no
+sign: it may be of the past, told with that.
 
 A source that stands by is judged alike, by the trades of it that are left out. No history judges those, so
 one that comes again is no sign, nor is the first one of a stalled symbol: it may be of the past, told with
@@ -90,7 +90,7 @@ class Seen:
 
 
 class Shown(NamedTuple):
-    """What of a pulse makes the state of its symbol. `refused`: see `Pulse`."""
+    """The parts of a pulse that make the state of its symbol. `refused`: see `Pulse`."""
 
     grade: Grade
     reason: str | None
@@ -206,7 +206,7 @@ class Pulse:
         self._known, self._known_at = before if is_late else told, now
         if compared is Compared.SAME:
             self._be_quiet(None)
-        # What is newer was missed before the subscription, or since: the next answer shows which.
+        # A newer trade was missed before the subscription, or since: the next answer shows which.
         return Remedy.REFILL if compared is Compared.NEWER else None
 
     def _is_new(self, trade: Trade) -> bool:

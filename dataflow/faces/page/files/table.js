@@ -82,8 +82,8 @@ export function open(room, where) {
       if (a[0] == null || b[0] == null) return a[0] == null ? 1 : -1;
       return (a[0] < b[0] ? -1 : 1) * (down ? -1 : 1);
     });
-    const matches = keyed.map(([, symbol]) => symbol), shown = new Set(order.map(({ name }) => name));
-    order = asked || !isHeld() ? matches : [...order.map(symbol => symbols.get(symbol.name) ?? symbol), ...matches.filter(({ name }) => !shown.has(name))];
+    const matches = keyed.map(([, symbol]) => symbol);
+    order = asked || !isHeld() ? matches : grown(matches);
     late = order.length - matches.length;
     sorted = performance.now();
     for (const cell of node.tHead.rows[0].cells) {
@@ -94,6 +94,10 @@ export function open(room, where) {
     node.setAttribute("aria-rowcount", order.length + 1);
     put(nothing, order.length || !market.listed ? "" : symbols.size ? "No symbol is like that." : "No source has a symbol yet.");
     draw(true);
+  }
+  function grown(matches) {
+    const shown = new Set(order.map(({ name }) => name));
+    return [...order.map(symbol => symbols.get(symbol.name) ?? symbol), ...matches.filter(({ name }) => !shown.has(name))];
   }
   const isHeld = () => hold.held || box.contains(document.activeElement);
 
