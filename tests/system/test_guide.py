@@ -84,9 +84,8 @@ async def test_it_is_read_in_a_browser(
 
     def visit(page: Any, heard: Heard) -> tuple[str, Heard]:
         page.goto(f"{http}/feed/docs/guide/")
-        # Before that the page does not hear what is typed.
         expect(page.locator(".md-search-result__meta")).to_have_text("Type to start searching")
-        page.locator(".md-search__input").fill("overrun")
+        page.locator(".md-search__input").press_sequentially("overrun")  # it hears keys; `fill` has none
         found = page.locator(".md-search-result__link", has_text="overrun").first
         found.wait_for()
         said = found.inner_text()
